@@ -1,0 +1,35 @@
+/* sched.h - the ready queue, and the way from libuv's callbacks into Lua. */
+#ifndef AT_CORE_SCHED_H
+#define AT_CORE_SCHED_H
+
+#include "core/task.h"
+
+#define AT_NEST_LIMIT 20     /* nested starts on one C stack */
+#define AT_TURN_BUDGET 400   /* settled awaits in a row before a task gives way */
+#define AT_DRAIN_LIMIT 1000  /* resumes before the loop looks at the world again */
+
+/* Appends to the ready queue. No Lua. */
+void at_sched_ready(at_runtime *rt, at_coro *c);
+
+/* The entry from a uv callback: settles what has ended, then runs one turn. Never raises. Does
+** nothing when Lua is being run already (whoever runs it will come to the queue). */
+void at_sched_enter(at_runtime *rt);
+
+/* True if tasks are ready, operations have ended or a turn is due. */
+int at_sched_has_work(const at_runtime *rt);
+
+/* [-(n+1), +1, m] starts a coroutine task with the function and n arguments at the top; pushes it.
+** Returns it; `owned`: it belongs to the running scope; `queued`: from the queue, not at once.
+** May leave rt->handoff set: then the caller, a C function of a task, has to yield to its resumer
+** (at_sched_handoff says so). */
+at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued);
+
+/* l_ functions that start tasks end with `return at_sched_spawned(L, rt)`: the task is at the top. */
+int at_sched_spawned(lua_State *L, at_runtime *rt);
+
+/* [-0, +1, -] pushes the userdata of a live coroutine task. */
+void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c);
+
+void at_sched_open(lua_State *L, at_runtime *rt);
+
+#endif

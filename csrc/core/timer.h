@@ -1,0 +1,19 @@
+/* timer.h - delays and deadlines: one heap under one uv timer. Times are nanoseconds. */
+#ifndef AT_CORE_TIMER_H
+#define AT_CORE_TIMER_H
+
+#include "core/task.h"
+
+/* The clock, refreshed: monotonic, or the virtual one of tests. */
+uint64_t at_timer_now(at_runtime *rt);
+/* Puts a delay or deadline into the heap; 0 or UV_ENOMEM. No Lua. */
+int at_timer_add(at_runtime *rt, at_task *t, uint64_t due);
+void at_timer_remove(at_runtime *rt, at_task *t);
+/* [-0, +0, m] settles what is due; protected. */
+void at_timer_fire(lua_State *L, at_runtime *rt, int refresh);
+/* True if the first entry is due by the cached clock. */
+int at_timer_due(const at_runtime *rt);
+void at_timer_arm(at_runtime *rt);
+void at_timer_open(lua_State *L, at_runtime *rt);
+
+#endif
