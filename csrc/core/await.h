@@ -12,11 +12,18 @@ void at_await_push(lua_State *L, at_runtime *rt);
 ** yield. */
 int at_await_can_yield(lua_State *L, const at_runtime *rt);
 
-/* Calls the function below its n arguments at the top, unprotected, leaves its results from `base`
-** up, and awaits in its place if they are exactly one Task (S25), then continues with k(L, LUA_OK,
-** ctx). Used as a tail call: `return at_flat_call(L, rt, n, ctx, k)`. */
-int at_flat_call(lua_State *L, at_runtime *rt, int n, lua_KContext ctx, lua_KFunction k);
+/* [-0, +1, -] pushes a function `flat(f, ...)` that calls f and, if it returns exactly one value, a
+** Task, awaits that in its place (S25). */
+void at_flat_push(lua_State *L, at_runtime *rt);
 
+/* sched.c: yields to the resumer, which starts rt->handoff and comes back. The task is at the top. */
+int at_await_handoff(lua_State *L, at_runtime *rt);
+
+int l_await(lua_State *L); /* also methods of Task */
+int l_try(lua_State *L);
+
+/* [-0, +0, m] adds await, try, wait to the table at the top. */
+void at_await_functions(lua_State *L, at_runtime *rt);
 void at_await_open(lua_State *L, at_runtime *rt);
 
 #endif

@@ -12,10 +12,11 @@
 typedef struct at_work {
   at_op op;
   at_mail mail;
-  struct at_work *next;         /* guarded by the pool's mutex */
-  at_inbox *inbox;              /* counted */
+  struct at_work *next, **prev;   /* guarded by the pool's mutex */
+  at_inbox *inbox;                /* counted; the pool's until `run` has ended and was posted */
   void (*run)(struct at_work *w); /* on a pool thread: no Lua, no runtime; sets w->op.status */
-  unsigned char state;          /* guarded by the pool's mutex: queued, running, ended */
+  unsigned char state;            /* guarded by the pool's mutex: queued, running */
+  unsigned char counted;          /* loop thread: an external of the runtime */
 } at_work;
 
 /* Hands the work over. Loop thread. Afterwards `run` is called on a pool thread, then at_op_done on

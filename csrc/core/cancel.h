@@ -37,10 +37,13 @@ int at_cancel_task(lua_State *L, at_runtime *rt, at_task *t, int reason);
 /* [-0, +1, m] pushes a new ECANCELED error, its reason being the value at `reason` (0: none). */
 void at_cancel_push_error(lua_State *L, int reason);
 
-/* [-0, +1, -] pushes the error aimed at the running scope, or nil. */
+/* [-0, +(0|1), -] pushes the error aimed at the innermost scope of c, if there is one; says so. */
 int at_cancel_push_aimed(lua_State *L, at_runtime *rt, at_coro *c);
 /* [-0, +0, -] true if the value at `index` is aimed at a scope of the running task. */
 int at_cancel_is_aimed(lua_State *L, at_runtime *rt, int index);
+
+/* [-0, +0, -] true if the value at `index` is the error aimed at the whole task c. */
+int at_cancel_is_own(lua_State *L, at_runtime *rt, at_coro *c, int index);
 
 /* The deadline of a scope passed; protected, from timer.c. [-0, +0, m] */
 void at_scope_expire(lua_State *L, at_runtime *rt, at_task *deadline);
@@ -49,6 +52,8 @@ void at_scope_expire(lua_State *L, at_runtime *rt, at_task *deadline);
 void at_ext_release(at_runtime *rt, at_coro *c);
 at_ext *at_ext_get(at_runtime *rt, at_coro *c); /* NULL: out of memory */
 
+/* [-0, +0, m] adds with_timeout, shield, pcall, cancelling, is_cancelled to the table at the top. */
+void at_cancel_functions(lua_State *L, at_runtime *rt);
 void at_cancel_open(lua_State *L, at_runtime *rt);
 
 #endif

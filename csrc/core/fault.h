@@ -20,11 +20,21 @@ typedef struct at_fault {
   at_frame frames[];
 } at_fault;
 
-/* [-0, +1, m] pushes a fault for the error at the top (which stays): frames of L from `level` on. */
-at_fault *at_fault_new(lua_State *L, at_runtime *rt, int frames);
+/* [-1, +1, m] replaces the error at the top by a fault: with the frames of L, or none. */
+at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames);
+
+/* [-1, +0, -] the text at the top becomes part of the next fault made of an operation (a worker's
+** traceback). */
+void at_fault_text(lua_State *L, at_runtime *rt);
 
 /* [-1, +1, m] the message handler of task bodies: replaces the error at the top by a fault. */
 int at_fault_handler(lua_State *L);
+
+/* [-0, +0, -] true if the value at `index` is a fault; it is unforgeable from Lua. */
+at_fault *at_fault_test(lua_State *L, int index);
+
+/* [-0, +0, m] gives the fault at the top the name of the task at `index`. */
+void at_fault_name(lua_State *L, at_runtime *rt, int index);
 
 /* [-0, +0, -] somebody looked at the fault. */
 void at_fault_observe(at_runtime *rt, at_fault *f);
@@ -35,6 +45,11 @@ void at_fault_push_traceback(lua_State *L, int index);
 /* [-0, +0, m] hands collected unobserved faults to the handler; from the scheduler. */
 void at_fault_flush(lua_State *L, at_runtime *rt);
 
+/* [-0, +0, -] the state closes: reports what is left. */
+void at_fault_close(lua_State *L, at_runtime *rt);
+
+/* [-0, +0, m] adds on_unobserved, unobserved to the table at the top. */
+void at_fault_functions(lua_State *L, at_runtime *rt);
 void at_fault_open(lua_State *L, at_runtime *rt);
 
 #endif

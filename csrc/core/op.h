@@ -91,6 +91,9 @@ int at_op_refused(at_runtime *rt);
 
 /* sched.c settles the operations that have ended; protected. */
 void at_op_drain(lua_State *L, at_runtime *rt);
+/* After at_op_drain raised (out of memory): the operation it was at faults with the message at the
+** top. No allocation. */
+void at_op_drain_failed(lua_State *L, at_runtime *rt);
 /* cancel.c: the Task is cancelled by its owner or its holder. No Lua. */
 void at_op_cancel(at_runtime *rt, at_task *t);
 

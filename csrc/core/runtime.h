@@ -28,7 +28,9 @@ typedef struct at_loop {
   uv_prepare_t prepare;
   uv_idle_t idle;
   uv_timer_t timer;
-  uv_timer_t tick; /* while the main chunk pumps: looks for Ctrl-C; unref'd */
+  uv_timer_t tick;    /* while the main chunk pumps: looks for Ctrl-C; unref'd */
+  uv_timer_t collect; /* while there are unobserved faults: collects garbage; unref'd */
+  uint64_t collect_after; /* milliseconds; doubles */
 } at_loop;
 
 typedef struct at_timer_entry {
@@ -50,8 +52,15 @@ struct at_runtime {
   int nest;             /* nested starts on the C stack */
   int budget;           /* settled awaits left in this turn */
   unsigned char draining, in_uv_run, idle_on, closing, closed, pumping;
+  unsigned char quiet; /* reports nothing when it closes (workers) */
+  unsigned char yielding; /* the yield under way is an await's (or a handoff), not the user's */
+  unsigned char host_driven; /* the host runs the loop: the main chunk must not pump */
+  lua_Hook hook;   /* the main thread's when it began to pump: another one is an interrupt */
+  at_task *wanted; /* what the main chunk pumps for */
+  lua_State *executing; /* the innermost coroutine that runs now: what an interruption has to hit */
   at_task *turn;        /* what yield() returned in this turn, or NULL */
   at_op *done_head, *done_tail; /* operations whose C side has ended */
+  at_op *settling; /* the operation whose result is being converted */
   at_waiter *notify_head, *notify_tail; /* waiters of tasks that settled, not yet told */
   unsigned char notifying;
 
@@ -59,17 +68,18 @@ struct at_runtime {
   int free_slot, slots; /* first free slot (0: none), slots in the table */
 
   /* copool.c */
-  struct at_idle *idle_coros;
-  int idle_count;
-  at_coro **live; /* by coroutine number: the task on it, or NULL */
-  int live_size, live_free;
-  int live_count;
+  struct at_cell *cells; /* by number of coroutine */
+  int cell_count, cell_capacity;
+  int idle_first, idle_count; /* idle cells, linked; -1: none */
+  int free_cell; /* cells without a coroutine, linked; -1: none */
 
   /* timer.c */
   at_timer_entry *heap;
   int heap_size, heap_capacity;
   uint64_t now;   /* cached clock, nanoseconds */
   uint64_t armed; /* when the uv timer fires; 0: not armed */
+  uint64_t zero;  /* dues of zero delays: first in, first out */
+  uint32_t timer_tag;
   unsigned char virtual_clock;
 
   /* recycled records */
@@ -78,8 +88,10 @@ struct at_runtime {
 
   /* fault.c */
   int unobserved; /* faulted tasks nobody has looked at yet */
-  struct at_fault *raising; /* the fault that await raised last; weak: compared only */
+  int reports;    /* collected faults that wait in AT_SLOT_REPORTS */
+  int reported;   /* faults handed to the handler so far */
 
+  int sources;   /* numbers given to sources */
   int externals; /* sources outside the loop that may still post; >0 keeps the loop alive */
   at_inbox *inbox; /* shared with other threads; counted */
   at_closable *closables;
@@ -88,9 +100,21 @@ struct at_runtime {
   at_coro *main_task; /* the main chunk as an owner and a scope; never resumed */
 };
 
-/* Fixed anchor slots. */
-enum { AT_SLOT_SETTLED = 1, AT_SLOT_TURN, AT_SLOT_AWAIT, AT_SLOT_NAMES, AT_SLOT_ERRORS,
-       AT_SLOT_HANDLER, AT_SLOT_REPORTS, AT_SLOT_LAST };
+/* Fixed anchor slots, and what lies above the anchor table on A's stack. */
+enum {
+  AT_SLOT_SETTLED = 1, /* the settled Task without values */
+  AT_SLOT_TURN,        /* what yield() returned in this turn */
+  AT_SLOT_NAMES,       /* weak keys: task -> name */
+  AT_SLOT_ERRORS,      /* weak keys: cancelled task without user value -> error */
+  AT_SLOT_HANDLER,     /* of unobserved faults, or false */
+  AT_SLOT_REPORTS,     /* list of collected faults */
+  AT_SLOT_RAISING,     /* the fault that await raised last */
+  AT_SLOT_TEXT,        /* a traceback to join to the next fault, or false */
+  AT_SLOT_SOURCES,     /* weak values: number -> source */
+  AT_SLOT_WAITING,     /* weak keys: coroutine -> true while an await inside it waits */
+  AT_SLOT_LAST
+};
+enum { AT_A_ANCHORS = 1, AT_A_TASK_MT, AT_A_BODY, AT_A_AWAIT, AT_A_FLAT, AT_A_LAST };
 
 /* The runtime of the C function that runs (its first upvalue). */
 #define at_rt(L) ((at_runtime *)lua_touserdata(L, lua_upvalueindex(1)))
@@ -107,6 +131,9 @@ void at_runtime_class(lua_State *L, at_runtime *rt, const char *name, const luaL
 /* [-0, +1, e] pushes the runtime's userdata, making runtime and loop at the first call in a state. */
 at_runtime *at_runtime_open(lua_State *L);
 
+/* [-0, +1, -] pushes the runtime's userdata (nil: there is none). */
+void at_runtime_push(lua_State *L);
+
 /* [-0, +0, -] the state's runtime, or NULL. */
 at_runtime *at_runtime_get(lua_State *L);
 
@@ -118,6 +145,9 @@ void at_anchor_push(lua_State *L, at_runtime *rt, int slot);
 
 /* [-1, +0, -] replaces the value in `slot` by the one at the top. */
 void at_anchor_set(lua_State *L, at_runtime *rt, int slot);
+
+/* [-0, +1, -] pushes one of the values that lie on A's stack. */
+void at_fixed_push(lua_State *L, at_runtime *rt, int which);
 
 /* Lets go; 0 is ignored. Needs no state: callable from a uv callback. */
 void at_unanchor(at_runtime *rt, int slot);

@@ -30,6 +30,17 @@ int at_sched_spawned(lua_State *L, at_runtime *rt);
 /* [-0, +1, -] pushes the userdata of a live coroutine task. */
 void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c);
 
+/* As at_sched_enter, but turn after turn until nothing is ready or enough was run. */
+void at_sched_drain(at_runtime *rt);
+
+/* [-0, +0, m] adds spawn, start, post, async, yield, current to the table at the top. */
+void at_sched_functions(lua_State *L, at_runtime *rt);
+
+/* The prepare handle's callback: drains before the loop polls. */
+void at_sched_prepare(uv_prepare_t *handle);
+/* Makes sure that the loop does not block while there is work. No Lua. */
+void at_sched_wake(at_runtime *rt);
+
 void at_sched_open(lua_State *L, at_runtime *rt);
 
 #endif

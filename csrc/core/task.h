@@ -26,7 +26,7 @@ enum at_flags {
   AT_F_CANCELLING = 1 << 10, /* a cancellation is aimed at the scope that runs */
   AT_F_WOKEN_CANCEL = 1 << 11, /* woken by a cancellation, not by what it awaited */
   AT_F_RESUMED = 1 << 12,   /* the scheduler has woken it: the await may go on */
-  AT_F_PARENT = 1 << 13,    /* its wait goes through at_waiter (not inline) */
+  AT_F_PEEK = 1 << 13,      /* its wait does not count as looking at a fault */
   AT_F_INTERRUPTED = 1 << 14 /* par: being killed */
 };
 
@@ -37,8 +37,11 @@ struct at_task {
   uintptr_t waiters;  /* 0, an at_coro with bit 0 set (the only waiter), or an at_waiter list head */
   at_task *owned_next, **owned_prev; /* in the ring of its owner; prev NULL: owned by nobody */
   union {
-    at_op *op;        /* AT_OP, AT_COMBINE: malloc'd, owned until it is released */
-    int slot;         /* AT_DELAY: anchor while pending */
+    at_op *op; /* AT_OP, AT_COMBINE: malloc'd, owned until it is released */
+    struct {
+      int slot;     /* AT_DELAY, AT_CORO: anchor while pending; AT_SOURCE: its number */
+      uint32_t tag; /* AT_DELAY, AT_DEADLINE: order of insertion; AT_CORO: number of its coroutine */
+    };
   } u;
 };
 
@@ -48,17 +51,17 @@ typedef struct at_ext {
   int error;              /* anchor of the error aimed at the whole task, 0: not cancelled */
   struct at_ext *next;    /* free list, or the work list of a cancellation */
   at_coro *task;
-  int locals;             /* anchor of task-local values */
 } at_ext;
 
 struct at_coro {
-  at_task task;         /* task.u.slot: its anchor once it has been suspended, else 0 */
-  lua_State *co;        /* NULL once settled; on the main chunk NULL */
-  at_coro *next;        /* ready queue */
-  uintptr_t awaiting;   /* at_task, or with bit 0 the at_waiter through which it waits; 0: none */
-  at_task *owned;       /* what belongs to the task itself */
-  at_ext *ext;
-  int number;           /* of its coroutine in rt->live */
+  at_task task;
+  lua_State *co; /* NULL once settled, and on the main chunk */
+  union {
+    at_coro *next;      /* while AT_F_QUEUED: ready queue */
+    uintptr_t awaiting; /* while AT_F_WAITING: at_task, or with bit 0 the at_waiter it waits through */
+  } link;
+  at_task *owned; /* ring of what belongs to the task itself */
+  at_ext *ext;    /* NULL for most */
 };
 
 /* A waiter that is not one coroutine alone. Recycled. */
@@ -68,6 +71,7 @@ struct at_waiter {
   void (*on)(at_runtime *rt, at_waiter *w); /* C only, no Lua; NULL: `arg` is a coroutine to wake */
   void *arg;
   unsigned char queued; /* in the runtime's notify list */
+  unsigned char observes; /* delivers a fault to somebody who looks at it */
 };
 
 #define at_task_settled(t) ((t)->state != AT_PENDING)
@@ -106,17 +110,24 @@ at_waiter *at_waiter_add(at_runtime *rt, at_task *t, void (*on)(at_runtime *, at
                          void *arg);
 /* Stops waiting and recycles w. Correct at any time before `on` was called. */
 void at_waiter_remove(at_runtime *rt, at_waiter *w);
-/* A waiter whose memory belongs to the caller (combinations). */
-void at_waiter_link(at_runtime *rt, at_task *t, at_waiter *w);
+/* A waiter whose memory belongs to the caller (combinations). 0 or UV_ENOMEM. */
+int at_waiter_link(at_runtime *rt, at_task *t, at_waiter *w);
 void at_waiter_unlink(at_runtime *rt, at_waiter *w);
 int at_task_wait_coro(at_runtime *rt, at_task *t, at_coro *c); /* 0 or UV_ENOMEM */
 void at_task_unwait_coro(at_runtime *rt, at_coro *c);
 at_task *at_task_awaited(const at_coro *c);
 
+/* [-0, +0, -] calls the fault of a faulted task looked at. */
+void at_task_observe(lua_State *L, at_runtime *rt, at_task *t, int index);
+
 /* [-0, +1, m] pushes a short text about what the task is: its name, or its kind. */
 void at_task_push_label(lua_State *L, at_runtime *rt, at_task *t, int index);
 
-/* [-0, +0, m] methods and metatable. */
+/* The runtime's own records: the main chunk's, free lists. No Lua. */
+int at_task_init(at_runtime *rt);
+void at_task_close(at_runtime *rt);
+
+/* [-0, +0, m] metatable and the fixed tasks. */
 void at_task_open(lua_State *L, at_runtime *rt);
 
 #endif

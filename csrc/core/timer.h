@@ -14,6 +14,8 @@ void at_timer_fire(lua_State *L, at_runtime *rt, int refresh);
 /* True if the first entry is due by the cached clock. */
 int at_timer_due(const at_runtime *rt);
 void at_timer_arm(at_runtime *rt);
+/* [-0, +0, m] adds delay, delay_until, now, clock, advance to the table at the top. */
+void at_timer_functions(lua_State *L, at_runtime *rt);
 void at_timer_open(lua_State *L, at_runtime *rt);
 
 #endif

@@ -1,0 +1,342 @@
+/* fault.c - what a faulted task keeps, and the report of faults that nobody looked at (S15).
+** Owns the at_fault userdata, the one kind of object here with a finalizer: tasks have none. Loop
+** thread only.
+** Invariant: rt->unobserved is the number of faults that nobody has looked at. */
+#include "core/fault.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/arg.h"
+#include "core/dump.h"
+#include "core/sched.h"
+
+#define FAULT_MT "asynctask.fault"
+#define FRAMES_MAX 22
+#define CHAIN_MAX 40 /* faults of one chain that a traceback shows */
+#define COLLECT_FIRST_MS 1000
+#define COLLECT_LAST_MS 60000
+
+enum { UV_ERROR = 1, UV_CAUSE, UV_NAME, UV_TEXT }; /* user values */
+
+at_fault *at_fault_test(lua_State *L, int index) {
+  at_fault *f = NULL;
+  if (lua_type(L, index) == LUA_TUSERDATA && lua_getmetatable(L, index)) {
+    luaL_getmetatable(L, FAULT_MT);
+    if (lua_rawequal(L, -1, -2)) f = lua_touserdata(L, index < 0 ? index - 2 : index);
+    lua_pop(L, 2);
+  }
+  return f;
+}
+
+/* ---- frames ---- */
+
+static int count_frames(lua_State *L) {
+  lua_Debug ar;
+  int n = 0;
+  while (n < FRAMES_MAX && lua_getstack(L, n + 1, &ar)) n++;
+  return n;
+}
+
+static void copy_frame(lua_State *L, lua_Debug *ar, at_frame *frame) {
+  lua_getinfo(L, "Sln", ar);
+  (void)snprintf(frame->source, sizeof frame->source, "%s", ar->short_src);
+  (void)snprintf(frame->name, sizeof frame->name, "%s", ar->name != NULL ? ar->name : "");
+  frame->line = ar->currentline;
+}
+
+/* Our own Lua files and nameless C functions are of no use to the reader. */
+static int shown(const at_frame *frame) {
+  if (frame->line < 0) return frame->name[0] != '\0';
+  return strstr(frame->source, "lua/asynctask/") == NULL && strstr(frame->source, "/asynctask/") == NULL;
+}
+
+/* ---- making ---- */
+
+static void watch(at_runtime *rt);
+
+at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
+  at_fault *f;
+  lua_Debug ar;
+  int i, n = 0, error, frames = with_frames ? count_frames(L) : 0;
+  luaL_checkstack(L, 8, "fault");
+  error = lua_gettop(L);
+  f = lua_newuserdatauv(L, sizeof *f + (size_t)frames * sizeof f->frames[0], 4);
+  f->rt = rt;
+  f->observed = 0;
+  f->count = 0;
+  for (i = 0; i < frames && lua_getstack(L, i + 1, &ar); i++) {
+    copy_frame(L, &ar, &f->frames[n]);
+    if (shown(&f->frames[n])) n++;
+  }
+  f->count = n;
+  lua_pushvalue(L, error);
+  lua_setiuservalue(L, -2, UV_ERROR);
+  at_anchor_push(L, rt, AT_SLOT_RAISING);
+  if (at_fault_test(L, -1) != NULL) {
+    lua_getiuservalue(L, -1, UV_ERROR);
+    if (lua_rawequal(L, -1, error)) {
+      lua_pushvalue(L, -2);
+      lua_setiuservalue(L, -4, UV_CAUSE);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  at_anchor_push(L, rt, AT_SLOT_TEXT);
+  if (lua_isstring(L, -1)) {
+    lua_setiuservalue(L, -2, UV_TEXT);
+    lua_pushboolean(L, 0);
+    at_anchor_set(L, rt, AT_SLOT_TEXT);
+  } else {
+    lua_pop(L, 1);
+  }
+  luaL_setmetatable(L, FAULT_MT); /* from here on it reports */
+  rt->unobserved++;
+  watch(rt);
+  lua_replace(L, error);
+  return f;
+}
+
+void at_fault_text(lua_State *L, at_runtime *rt) { at_anchor_set(L, rt, AT_SLOT_TEXT); }
+
+int at_fault_handler(lua_State *L) {
+  at_runtime *rt = at_runtime_get(L);
+  if (rt == NULL || rt->closing) return 1;
+  lua_settop(L, 1);
+  at_fault_new(L, rt, 1);
+  return 1;
+}
+
+void at_fault_name(lua_State *L, at_runtime *rt, int index) {
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 3, "fault");
+  at_anchor_push(L, rt, AT_SLOT_NAMES);
+  lua_pushvalue(L, index);
+  if (lua_rawget(L, -2) == LUA_TSTRING)
+    lua_setiuservalue(L, -3, UV_NAME);
+  else
+    lua_pop(L, 1);
+  lua_pop(L, 1);
+}
+
+void at_fault_observe(at_runtime *rt, at_fault *f) {
+  if (f->observed) return;
+  f->observed = 1;
+  if (rt->unobserved > 0) rt->unobserved--;
+}
+
+/* ---- the traceback ---- */
+
+static void add_frames(lua_State *L, luaL_Buffer *b, const at_fault *f) {
+  int i;
+  for (i = 0; i < f->count; i++) {
+    const at_frame *frame = &f->frames[i];
+    if (frame->line < 0)
+      lua_pushfstring(L, "\n\t[C]: in function '%s'", frame->name);
+    else if (frame->name[0] != '\0')
+      lua_pushfstring(L, "\n\t%s:%d: in function '%s'", frame->source, frame->line, frame->name);
+    else
+      lua_pushfstring(L, "\n\t%s:%d: in a function", frame->source, frame->line);
+    luaL_addvalue(b);
+  }
+}
+
+/* Pushes the fault at `index` and those it came from, outermost first; returns their number. */
+static int push_chain(lua_State *L, int index) {
+  int n = 1;
+  lua_pushvalue(L, index);
+  while (n < CHAIN_MAX) {
+    lua_getiuservalue(L, -1, UV_CAUSE);
+    if (at_fault_test(L, -1) == NULL) {
+      lua_pop(L, 1);
+      break;
+    }
+    n++;
+  }
+  return n;
+}
+
+void at_fault_push_traceback(lua_State *L, int index) {
+  luaL_Buffer b;
+  int base = lua_gettop(L), n, i;
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, CHAIN_MAX + LUA_MINSTACK, "traceback");
+  lua_getiuservalue(L, index, UV_ERROR);
+  luaL_tolstring(L, -1, NULL);
+  lua_replace(L, base + 1);
+  n = push_chain(L, index);
+  luaL_buffinit(L, &b);
+  lua_pushvalue(L, base + 1);
+  luaL_addvalue(&b);
+  luaL_addstring(&b, "\nstack traceback:");
+  for (i = n; i >= 1; i--) {
+    const at_fault *f = lua_touserdata(L, base + 1 + i);
+    if (i < n) luaL_addstring(&b, "\n\t(awaited by)");
+    if (lua_getiuservalue(L, base + 1 + i, UV_TEXT) == LUA_TSTRING)
+      luaL_addvalue(&b);
+    else
+      lua_pop(L, 1);
+    add_frames(L, &b, f);
+    if (lua_getiuservalue(L, base + 1 + i, UV_NAME) == LUA_TSTRING) {
+      lua_pushfstring(L, "\n\t(in task '%s')", lua_tostring(L, -1));
+      lua_remove(L, -2);
+      luaL_addvalue(&b);
+    } else {
+      lua_pop(L, 1);
+    }
+  }
+  luaL_pushresult(&b);
+  lua_replace(L, base + 1);
+  lua_settop(L, base + 1);
+}
+
+/* ---- reports ---- */
+
+/* While there are unobserved faults an idle loop collects now and then, so that a server reports. */
+static void on_collect(uv_timer_t *handle) {
+  at_runtime *rt = handle->data;
+  at_loop *uv = rt->uv;
+  if (rt->draining || rt->running != NULL || uv == NULL) return;
+  (void)lua_gc(rt->L, LUA_GCCOLLECT);
+  if (rt->unobserved > 0 && rt->uv != NULL) {
+    uv->collect_after *= 2;
+    if (uv->collect_after > COLLECT_LAST_MS) uv->collect_after = COLLECT_LAST_MS;
+    (void)uv_timer_start(&uv->collect, on_collect, uv->collect_after, 0);
+  }
+  at_sched_enter(rt);
+}
+
+static void watch(at_runtime *rt) {
+  if (rt->uv == NULL || uv_is_active((uv_handle_t *)&rt->uv->collect)) return;
+  rt->uv->collect_after = COLLECT_FIRST_MS;
+  (void)uv_timer_start(&rt->uv->collect, on_collect, COLLECT_FIRST_MS, 0);
+}
+
+static int l_fault_gc(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_fault *f = lua_touserdata(L, 1);
+  if (f->observed || rt->closed) return 0;
+  at_anchor_push(L, rt, AT_SLOT_REPORTS);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, rt->reports + 1);
+  rt->reports++;
+  at_sched_wake(rt);
+  return 0;
+}
+
+/* stack: reports -> reports; pushes error, traceback, name of report i */
+static void push_report(lua_State *L, int i) {
+  lua_rawgeti(L, -1, i);
+  lua_getiuservalue(L, -1, UV_ERROR);
+  at_fault_push_traceback(L, -2);
+  lua_getiuservalue(L, -3, UV_NAME);
+  lua_remove(L, -4);
+}
+
+static void print_report(lua_State *L) {
+  const char *name = lua_tostring(L, -1), *text = lua_tostring(L, -2);
+  if (name != NULL)
+    lua_writestringerror("asynctask: unobserved error in task '%s': ", name);
+  else
+    lua_writestringerror("asynctask: %s: ", "unobserved error in a task");
+  lua_writestringerror("%s\n", text);
+}
+
+/* [-0, +0, m] moves the reports aside: what comes during the flush waits for the next. */
+static int take_reports(lua_State *L, at_runtime *rt) {
+  int n = rt->reports;
+  at_anchor_push(L, rt, AT_SLOT_REPORTS);
+  lua_newtable(L);
+  at_anchor_set(L, rt, AT_SLOT_REPORTS);
+  rt->reports = 0;
+  rt->reported += n;
+  return n;
+}
+
+void at_fault_flush(lua_State *L, at_runtime *rt) {
+  int i, n, base = lua_gettop(L);
+  luaL_checkstack(L, LUA_MINSTACK, "report");
+  n = take_reports(L, rt);
+  for (i = 1; i <= n; i++) {
+    at_anchor_push(L, rt, AT_SLOT_HANDLER);
+    if (lua_isfunction(L, -1)) {
+      lua_pushvalue(L, base + 1);
+      push_report(L, i); /* stack: reports handler reports error traceback name */
+      lua_pop(L, 1);
+      lua_remove(L, -3);
+      (void)at_sched_spawn(L, rt, 2, 0, 1);
+    } else {
+      lua_pop(L, 1);
+      push_report(L, i);
+      print_report(L);
+    }
+    lua_settop(L, base + 1);
+  }
+  lua_settop(L, base);
+}
+
+/* stack: handler|false reports runtime */
+static int l_report_all(lua_State *L) {
+  at_runtime *rt = lua_touserdata(L, 3);
+  int i, n = rt->reports;
+  lua_settop(L, 2);
+  for (i = 1; i <= n; i++) {
+    push_report(L, i); /* stack: handler reports error traceback name */
+    if (lua_isfunction(L, 1)) {
+      lua_pop(L, 1);
+      lua_pushvalue(L, 1);
+      lua_insert(L, -3);
+      lua_call(L, 2, 0);
+    } else {
+      print_report(L);
+    }
+    lua_settop(L, 2);
+  }
+  at_dump_push(L, rt);
+  if (lua_rawlen(L, -1) > 0)
+    lua_writestringerror("asynctask: tasks still pending when the state closed:\n%s",
+                         lua_tostring(L, -1));
+  return 0;
+}
+
+void at_fault_close(lua_State *L, at_runtime *rt) {
+  if (rt->quiet || rt->main_task == NULL) return;
+  if (!lua_checkstack(L, 6)) return;
+  lua_pushcfunction(L, l_report_all);
+  at_anchor_push(L, rt, AT_SLOT_HANDLER);
+  at_anchor_push(L, rt, AT_SLOT_REPORTS);
+  lua_pushlightuserdata(L, rt);
+  if (lua_pcall(L, 3, 0, 0) != LUA_OK) lua_pop(L, 1); /* a handler's error has nowhere to go */
+}
+
+/* on_unobserved(f | nil) -> previous handler; f(err, traceback) */
+static int l_on_unobserved(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  lua_settop(L, 1);
+  if (!lua_isnil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  at_anchor_push(L, rt, AT_SLOT_HANDLER);
+  if (!lua_toboolean(L, -1)) {
+    lua_pop(L, 1);
+    lua_pushnil(L);
+  }
+  lua_pushvalue(L, 1);
+  at_anchor_set(L, rt, AT_SLOT_HANDLER);
+  return 1;
+}
+
+/* unobserved() -> faults nobody has looked at, since the runtime began */
+static int l_unobserved(lua_State *L) {
+  lua_pushinteger(L, at_rt(L)->unobserved);
+  return 1;
+}
+
+void at_fault_functions(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg functions[] = {
+      {"on_unobserved", l_on_unobserved}, {"unobserved", l_unobserved}, {NULL, NULL}};
+  at_runtime_setfuncs(L, rt, functions);
+}
+
+void at_fault_open(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg meta[] = {{"__gc", l_fault_gc}, {NULL, NULL}};
+  at_runtime_class(L, rt, FAULT_MT, NULL, meta);
+}

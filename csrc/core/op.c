@@ -1,0 +1,169 @@
+/* op.c - operations: requests in C that settle a Task when they end.
+** A request is owned by the kernel from at_op_alloc on, by whoever completes it after it was handed
+** over, and by the kernel again from at_op_done on. Loop thread only.
+** Invariant: op->task is NULL exactly when the Task no longer waits for the request. */
+#include "core/op.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "core/cancel.h"
+#include "core/fault.h"
+#include "core/sched.h"
+
+static at_task *new_task(lua_State *L, at_runtime *rt) {
+  at_task *t;
+  luaL_checkstack(L, 4, "operation");
+  t = at_task_new(L, rt, AT_OP, 1);
+  at_ring_add(at_scope_ring(rt), t);
+  return t;
+}
+
+int at_op_refused(at_runtime *rt) {
+  return (rt->current->task.flags & AT_F_CANCELLING) != 0;
+}
+
+at_task *at_op_new(lua_State *L, at_runtime *rt) {
+  if (at_op_refused(rt)) return at_task_refused(L, rt);
+  return new_task(L, rt);
+}
+
+at_task *at_op_new_always(lua_State *L, at_runtime *rt) { return new_task(L, rt); }
+
+void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, size_t size) {
+  at_op *op;
+  int slot;
+  lua_pushvalue(L, -1);
+  slot = at_anchor(L, rt); /* may raise: nothing is held yet, the task is in a ring but unbound */
+  op = calloc(1, size);
+  if (op == NULL) {
+    at_unanchor(rt, slot);
+    at_error_push_uv(L, UV_ENOMEM, class->name, NULL);
+    at_task_fault(L, rt, -2);
+    return NULL;
+  }
+  op->class = class;
+  op->rt = rt;
+  op->task = t;
+  op->slot = slot;
+  t->u.op = op;
+  return op;
+}
+
+static void release(at_op *op) {
+  if (op->class->release != NULL)
+    op->class->release(op);
+  else
+    free(op);
+}
+
+/* The Task has settled: request and Task part. */
+static void detach(at_op *op) {
+  op->task->u.op = NULL;
+  op->task = NULL;
+  at_unanchor(op->rt, op->slot);
+  op->slot = 0;
+  release(op);
+}
+
+void at_op_push_task(lua_State *L, at_op *op) { at_anchor_push(L, op->rt, op->slot); }
+
+void at_op_push_error(lua_State *L, at_op *op, int status) {
+  const char *subject = op->class->subject != NULL ? op->class->subject(op) : NULL;
+  at_error_push_uv(L, status, op->class->name, op->class->by_address ? NULL : subject);
+  if (op->class->by_address) at_error_set(L, "address", subject);
+}
+
+void at_op_fail(lua_State *L, at_op *op, int status) {
+  luaL_checkstack(L, 8, "operation");
+  at_op_push_task(L, op);
+  at_op_push_error(L, op, status);
+  at_task_fault(L, op->rt, -2);
+  lua_pop(L, 1);
+  detach(op);
+}
+
+void at_op_succeed(lua_State *L, at_op *op, int n) {
+  luaL_checkstack(L, 4, "operation");
+  at_op_push_task(L, op);
+  lua_insert(L, -(n + 1));
+  at_task_succeed(L, op->rt, -(n + 1), n);
+  lua_pop(L, 1);
+  detach(op);
+}
+
+void at_op_done(at_op *op) {
+  at_runtime *rt = op->rt;
+  if (op->task == NULL || rt == NULL || rt->closing) {
+    if (op->task != NULL) {
+      op->task->u.op = NULL;
+      op->task = NULL;
+    }
+    release(op);
+    return;
+  }
+  op->next = NULL;
+  if (rt->done_tail != NULL)
+    rt->done_tail->next = op;
+  else
+    rt->done_head = op;
+  rt->done_tail = op;
+  at_sched_wake(rt);
+}
+
+/* Converts the C result of one ended operation and settles its Task. */
+static void settle(lua_State *L, at_runtime *rt, at_op *op) {
+  int base = lua_gettop(L), n;
+  luaL_checkstack(L, 10, "operation");
+  at_op_push_task(L, op);
+  if (op->class->push != NULL) {
+    n = op->class->push(L, op);
+  } else if (op->status < 0) {
+    at_op_push_error(L, op, op->status);
+    n = AT_OP_FAILED;
+  } else {
+    n = 0;
+  }
+  if (n == AT_OP_FAILED)
+    at_task_fault(L, rt, base + 1);
+  else
+    at_task_succeed(L, rt, base + 1, n);
+  lua_settop(L, base);
+  detach(op);
+}
+
+/* The conversion ran out of memory: the Task gets the bare message, which allocates nothing. */
+void at_op_drain_failed(lua_State *L, at_runtime *rt) {
+  at_op *op = rt->settling;
+  if (op == NULL) return;
+  rt->settling = NULL;
+  if (op->task == NULL) return;
+  at_op_push_task(L, op); /* stack: message task */
+  lua_pushvalue(L, -2);
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
+  at_task_settle(rt, op->task, AT_FAULTED);
+  detach(op);
+}
+
+void at_op_drain(lua_State *L, at_runtime *rt) {
+  at_op *op;
+  while ((op = rt->done_head) != NULL) {
+    rt->done_head = op->next;
+    if (rt->done_head == NULL) rt->done_tail = NULL;
+    rt->settling = op;
+    settle(L, rt, op);
+    rt->settling = NULL;
+  }
+}
+
+void at_op_cancel(at_runtime *rt, at_task *t) {
+  at_op *op = t->u.op;
+  int slot = op->slot, released = op->class->cancel != NULL && op->class->cancel(op);
+  t->u.op = NULL;
+  op->task = NULL;
+  op->slot = 0;
+  if (released) release(op);
+  at_task_settle(rt, t, AT_CANCELLED);
+  at_unanchor(rt, slot);
+}

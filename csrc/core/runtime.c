@@ -1,0 +1,285 @@
+/* runtime.c - the runtime of one state: loop, anchors, closables, ordered teardown.
+** Owns the runtime's userdata (made first, so finalized last), the two service threads and the
+** malloc'd at_loop. Loop thread only.
+** Invariant: thread A never runs; index 1 of its stack is the anchor table for ever, and writing to
+** an existing slot allocates nothing, so at_unanchor works in any uv callback. */
+#include "core/runtime.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "core/await.h"
+#include "core/cancel.h"
+#include "core/copool.h"
+#include "core/fault.h"
+#include "core/post.h"
+#include "core/sched.h"
+#include "core/task.h"
+#include "core/timer.h"
+
+static const char registry_key = 'k';
+
+/* ---- anchors ---- */
+
+void at_fixed_push(lua_State *L, at_runtime *rt, int which) {
+  lua_pushvalue(rt->A, which);
+  lua_xmove(rt->A, L, 1);
+}
+
+/* Adds free slots to the anchor table. Each step leaves table and free list sound. */
+static void grow_anchors(lua_State *L, at_runtime *rt) {
+  int more = rt->slots < 64 ? 64 : rt->slots;
+  luaL_checkstack(L, 3, "anchors");
+  at_fixed_push(L, rt, AT_A_ANCHORS);
+  while (more-- > 0) {
+    lua_pushinteger(L, rt->free_slot);
+    lua_rawseti(L, -2, rt->slots + 1);
+    rt->free_slot = ++rt->slots;
+  }
+  lua_pop(L, 1);
+}
+
+int at_anchor(lua_State *L, at_runtime *rt) {
+  int slot;
+  if (rt->free_slot == 0) grow_anchors(L, rt);
+  slot = rt->free_slot;
+  lua_rawgeti(rt->A, AT_A_ANCHORS, slot);
+  rt->free_slot = (int)lua_tointeger(rt->A, -1);
+  lua_pop(rt->A, 1);
+  at_anchor_set(L, rt, slot);
+  return slot;
+}
+
+void at_anchor_push(lua_State *L, at_runtime *rt, int slot) {
+  lua_rawgeti(rt->A, AT_A_ANCHORS, slot);
+  lua_xmove(rt->A, L, 1);
+}
+
+void at_anchor_set(lua_State *L, at_runtime *rt, int slot) {
+  lua_xmove(L, rt->A, 1);
+  lua_rawseti(rt->A, AT_A_ANCHORS, slot);
+}
+
+void at_unanchor(at_runtime *rt, int slot) {
+  if (rt == NULL || slot == 0) return;
+  lua_pushinteger(rt->A, rt->free_slot);
+  lua_rawseti(rt->A, AT_A_ANCHORS, slot);
+  rt->free_slot = slot;
+}
+
+/* ---- closables, externals ---- */
+
+void at_closable_add(at_runtime *rt, at_closable *c) {
+  c->next = rt->closables;
+  c->prev = &rt->closables;
+  if (c->next != NULL) c->next->prev = &c->next;
+  rt->closables = c;
+}
+
+void at_closable_remove(at_closable *c) {
+  if (c->prev == NULL) return;
+  *c->prev = c->next;
+  if (c->next != NULL) c->next->prev = c->prev;
+  c->prev = NULL;
+}
+
+void at_external_add(at_runtime *rt) {
+  if (rt->externals++ == 0) at_inbox_ref(rt, 1);
+}
+
+void at_external_remove(at_runtime *rt) {
+  if (--rt->externals == 0) at_inbox_ref(rt, 0);
+}
+
+/* ---- the loop ---- */
+
+int at_runtime_pump(at_runtime *rt, int block) {
+  int alive;
+  at_timer_arm(rt);
+  rt->in_uv_run = 1;
+  alive = uv_run(rt->loop, block ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  rt->in_uv_run = 0;
+  return alive || at_sched_has_work(rt);
+}
+
+static int loop_open(at_runtime *rt) {
+  at_loop *uv = calloc(1, sizeof *uv);
+  int status;
+  if (uv == NULL) return UV_ENOMEM;
+  status = uv_loop_init(&uv->loop);
+  if (status < 0) {
+    free(uv);
+    return status;
+  }
+  rt->uv = uv;
+  rt->loop = &uv->loop;
+  uv->loop.data = rt;
+  /* none of these can fail */
+  (void)uv_prepare_init(rt->loop, &uv->prepare);
+  (void)uv_idle_init(rt->loop, &uv->idle);
+  (void)uv_timer_init(rt->loop, &uv->timer);
+  (void)uv_timer_init(rt->loop, &uv->tick);
+  (void)uv_timer_init(rt->loop, &uv->collect);
+  uv->prepare.data = uv->idle.data = uv->timer.data = uv->tick.data = uv->collect.data = rt;
+  uv_unref((uv_handle_t *)&uv->prepare);
+  uv_unref((uv_handle_t *)&uv->tick);
+  uv_unref((uv_handle_t *)&uv->collect);
+  return at_inbox_open(rt);
+}
+
+static void close_any(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+/* Closes everything that runs for the state; afterwards nothing of ours enters Lua. */
+static void runtime_close(at_runtime *rt) {
+  rt->closing = 1;
+  while (rt->closables != NULL) {
+    at_closable *c = rt->closables;
+    at_closable_remove(c);
+    c->close(rt, c);
+  }
+  if (rt->inbox != NULL) at_inbox_close(rt);
+  if (rt->uv != NULL) {
+    at_loop *uv = rt->uv;
+    rt->uv = NULL;
+    if (!rt->in_uv_run) {
+      uv_walk(&uv->loop, close_any, NULL);
+      while (uv_run(&uv->loop, UV_RUN_DEFAULT) != 0) continue;
+      if (uv_loop_close(&uv->loop) == 0) free(uv);
+    } /* else os.exit(n, true) inside a callback: the loop is left as it is, the process ends */
+  }
+  at_copool_close(rt);
+  at_task_close(rt);
+  free(rt->heap);
+  rt->heap = NULL;
+  rt->heap_size = rt->heap_capacity = 0;
+  rt->closed = 1;
+}
+
+static int l_runtime_gc(lua_State *L) {
+  at_runtime *rt = lua_touserdata(L, 1);
+  if (rt->closed || rt->A == NULL) return 0;
+  at_fault_close(L, rt);
+  runtime_close(rt);
+  return 0;
+}
+
+/* ---- opening ---- */
+
+/* Keeps the library loaded for ever: its threads and other states may be in it (Lua unloads C
+** modules at lua_close). */
+static void pin_library(void) {
+  Dl_info info;
+  if (dladdr((const void *)&registry_key, &info) != 0 && info.dli_fname != NULL)
+    (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE); /* no harm if static */
+}
+
+static void new_weak_table(lua_State *L, const char *mode) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushstring(L, mode);
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+}
+
+/* Fills A's stack and the fixed slots. The runtime's userdata is at `self`. */
+static void open_anchors(lua_State *L, at_runtime *rt, int self) {
+  int slot;
+  lua_createtable(L, 2, 0); /* keeps both threads alive */
+  rt->L = lua_newthread(L);
+  lua_rawseti(L, -2, 1);
+  rt->A = lua_newthread(L);
+  lua_rawseti(L, -2, 2);
+  lua_setiuservalue(L, self, 1);
+  if (!lua_checkstack(rt->A, 40) || !lua_checkstack(rt->L, 40)) luaL_error(L, "out of memory");
+  lua_createtable(L, 64, 0);
+  for (slot = 1; slot < AT_SLOT_LAST; slot++) {
+    if (slot == AT_SLOT_NAMES || slot == AT_SLOT_ERRORS || slot == AT_SLOT_WAITING)
+      new_weak_table(L, "k");
+    else if (slot == AT_SLOT_SOURCES)
+      new_weak_table(L, "v");
+    else if (slot == AT_SLOT_REPORTS)
+      lua_newtable(L);
+    else
+      lua_pushboolean(L, 0);
+    lua_rawseti(L, -2, slot);
+  }
+  rt->slots = AT_SLOT_LAST - 1;
+  lua_xmove(L, rt->A, 1);
+}
+
+void at_runtime_setfuncs(lua_State *L, at_runtime *rt, const luaL_Reg *functions) {
+  luaL_checkstack(L, 4, "registration");
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key);
+  if (lua_gettop(rt->A) >= AT_A_TASK_MT)
+    at_fixed_push(L, rt, AT_A_TASK_MT);
+  else
+    lua_pushnil(L);
+  luaL_setfuncs(L, functions, 2);
+}
+
+void at_runtime_class(lua_State *L, at_runtime *rt, const char *name, const luaL_Reg *methods,
+                      const luaL_Reg *meta) {
+  if (luaL_newmetatable(L, name)) {
+    if (meta != NULL) at_runtime_setfuncs(L, rt, meta);
+    lua_newtable(L);
+    if (methods != NULL) at_runtime_setfuncs(L, rt, methods);
+    lua_setfield(L, -2, "__index");
+  }
+  lua_pop(L, 1);
+}
+
+void at_runtime_push(lua_State *L) { lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key); }
+
+at_runtime *at_runtime_get(lua_State *L) {
+  at_runtime *rt;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key);
+  rt = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return rt;
+}
+
+at_runtime *at_runtime_open(lua_State *L) {
+  at_runtime *rt;
+  int self, status;
+  luaL_checkstack(L, 10, "asynctask");
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TUSERDATA) {
+    rt = lua_touserdata(L, -1);
+    if (rt->closed) luaL_error(L, "asynctask: the runtime of this state is closed");
+    return rt;
+  }
+  lua_pop(L, 1);
+  pin_library();
+  rt = lua_newuserdatauv(L, sizeof *rt, 1);
+  memset(rt, 0, sizeof *rt);
+  rt->idle_first = rt->free_cell = -1;
+  self = lua_gettop(L);
+  lua_createtable(L, 0, 2);
+  lua_pushliteral(L, "asynctask.runtime");
+  lua_setfield(L, -2, "__name");
+  lua_pushcfunction(L, l_runtime_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, self);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  rt->main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  open_anchors(L, rt, self);
+  status = loop_open(rt);
+  if (status == 0) status = at_task_init(rt);
+  if (status < 0) luaL_error(L, "asynctask: cannot start a loop (%s)", uv_strerror(status));
+  lua_pushvalue(L, self);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  at_error_open(L);
+  at_task_open(L, rt);
+  at_sched_open(L, rt);
+  at_await_open(L, rt);
+  at_cancel_open(L, rt);
+  at_fault_open(L, rt);
+  at_timer_open(L, rt);
+  (void)uv_prepare_start(&rt->uv->prepare, at_sched_prepare);
+  return rt;
+}

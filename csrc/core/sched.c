@@ -1,0 +1,419 @@
+/* sched.c - the ready queue, the start of tasks, the way from libuv into Lua. The only caller of
+** lua_resume (coroutine.c and par's interruption are the named exceptions).
+** Owns the queue and the runtime's notion of who runs. Loop thread only.
+** Invariants: a task is in the queue at most once; uv callbacks enter Lua through at_sched_enter and
+** nothing else, protected, on rt->L; a turn runs what was ready when it began. */
+#include "core/sched.h"
+
+#include "base/arg.h"
+#include "core/await.h"
+#include "core/cancel.h"
+#include "core/copool.h"
+#include "core/fault.h"
+#include "core/op.h"
+#include "core/timer.h"
+
+/* ---- the queue ---- */
+
+static void on_idle(uv_idle_t *handle) { (void)handle; /* its being active keeps poll from blocking */ }
+
+void at_sched_wake(at_runtime *rt) {
+  if (rt->draining || rt->idle_on || rt->uv == NULL) return;
+  (void)uv_idle_start(&rt->uv->idle, on_idle);
+  rt->idle_on = 1;
+}
+
+void at_sched_ready(at_runtime *rt, at_coro *c) {
+  c->task.flags = (uint16_t)((c->task.flags & ~AT_F_WAITING) | AT_F_QUEUED);
+  c->link.next = NULL;
+  if (rt->ready_tail != NULL)
+    rt->ready_tail->link.next = c;
+  else
+    rt->ready_head = c;
+  rt->ready_tail = c;
+  at_sched_wake(rt);
+}
+
+static at_coro *take_ready(at_runtime *rt) {
+  at_coro *c = rt->ready_head;
+  rt->ready_head = c->link.next;
+  if (rt->ready_head == NULL) rt->ready_tail = NULL;
+  c->task.flags &= (uint16_t)~AT_F_QUEUED;
+  c->link.awaiting = 0;
+  return c;
+}
+
+int at_sched_has_work(const at_runtime *rt) {
+  return rt->ready_head != NULL || rt->done_head != NULL || rt->turn != NULL || rt->reports > 0 ||
+         at_timer_due(rt);
+}
+
+/* ---- running a task ---- */
+
+static void stray_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "attempt to yield from a task: a task waits with 'await'; for generators inside a "
+                "task wrap a coroutine of their own");
+}
+
+/* The coroutine died outside the protection of the body: no memory, no C stack, or somebody closed
+** it. Allocates nothing. The task is at from's top unless it has an anchor. */
+static void died(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
+  int top = lua_gettop(from);
+  if (c->task.u.slot != 0)
+    at_anchor_push(from, rt, c->task.u.slot);
+  else
+    lua_pushvalue(from, -1);
+  if (lua_gettop(co) > 0)
+    lua_xmove(co, from, 1);
+  else
+    lua_pushnil(from);
+  if (c->task.flags & AT_F_WAITING) at_task_unwait_coro(rt, c);
+  c->co = NULL;
+  at_ext_release(rt, c);
+  lua_setiuservalue(from, -2, 1);
+  at_task_settle(rt, &c->task, AT_FAULTED);
+  lua_settop(from, top);
+}
+
+static void finished(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, int status) {
+  int slot, number = (int)c->task.u.tag;
+  if (!at_task_settled(&c->task)) died(rt, from, c, co);
+  slot = c->task.u.slot;
+  at_copool_put(rt, number, co, status == LUA_OK && lua_gettop(co) == 1);
+  at_unanchor(rt, slot);
+}
+
+/* Starts or continues a task, and the children that it hands over because they are nested deeply:
+** last in, first out, so that a spawn is hot at any depth. The stack of `from` is as it was. */
+static void run(at_runtime *rt, lua_State *from, at_coro *c) {
+  at_coro *outer = rt->current, *spawners = NULL;
+  lua_State *outer_running = rt->running, *outer_executing = rt->executing;
+  rt->nest++;
+  for (;;) {
+    lua_State *co = c->co;
+    int results, status, args = lua_status(co) == LUA_OK ? lua_gettop(co) - 2 : 0;
+    rt->current = c;
+    rt->running = rt->executing = co;
+    c->task.flags |= AT_F_RESUMED;
+    status = lua_resume(co, from, args < 0 ? 0 : args, &results);
+    if (status == LUA_YIELD) {
+      if (!rt->yielding) {
+        lua_pop(co, results);
+        lua_sethook(co, stray_hook, LUA_MASKCOUNT, 1);
+        continue;
+      }
+      rt->yielding = 0;
+      if (rt->handoff != NULL) {
+        c->link.next = spawners;
+        spawners = c;
+        c = rt->handoff;
+        rt->handoff = NULL;
+        continue;
+      }
+    } else {
+      finished(rt, from, c, co, status);
+    }
+    if (spawners == NULL) break;
+    c = spawners;
+    spawners = c->link.next;
+    c->link.awaiting = 0;
+  }
+  rt->nest--;
+  rt->current = outer;
+  rt->running = outer_running;
+  rt->executing = outer_executing;
+}
+
+/* ---- turns ---- */
+
+static void begin_turn(lua_State *L, at_runtime *rt) {
+  rt->budget = AT_TURN_BUDGET;
+  if (rt->done_head != NULL) at_op_drain(L, rt);
+  if (rt->turn != NULL) {
+    at_task *t = rt->turn;
+    rt->turn = NULL;
+    at_task_settle(rt, t, AT_SUCCEEDED);
+  }
+  if (rt->heap_size > 0 && at_timer_due(rt)) at_timer_fire(L, rt, 0);
+  if (rt->reports > 0) at_fault_flush(L, rt);
+}
+
+/* Runs turns until nothing is ready or enough was run for now. stack: runtime once */
+static int l_turns(lua_State *L) {
+  at_runtime *rt = lua_touserdata(L, 1);
+  int once = lua_toboolean(L, 2), left = AT_DRAIN_LIMIT;
+  do {
+    at_coro *c, *last;
+    begin_turn(L, rt);
+    last = rt->ready_tail;
+    while ((c = rt->ready_head) != NULL) {
+      (void)take_ready(rt);
+      run(rt, L, c);
+      left--;
+      if (c == last) break;
+    }
+  } while (!once && left > 0 && at_sched_has_work(rt) &&
+           !(rt->wanted != NULL && at_task_settled(rt->wanted)));
+  return 0;
+}
+
+static void enter(at_runtime *rt, int once) {
+  lua_State *L = rt->L;
+  at_coro *current = rt->current;
+  int top, nest = rt->nest;
+  if (rt->draining || rt->closing || rt->running != NULL) return;
+  top = lua_gettop(L);
+  rt->draining = 1;
+  lua_pushcfunction(L, l_turns);
+  lua_pushlightuserdata(L, rt);
+  lua_pushboolean(L, once);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) { /* no memory: whoever was being settled fails with that */
+    rt->current = current;
+    rt->running = rt->executing = NULL;
+    rt->nest = nest;
+    rt->notifying = 0;
+    at_op_drain_failed(L, rt);
+    lua_settop(L, top);
+  }
+  rt->draining = 0;
+  if (rt->uv == NULL) return; /* the state was closed from inside */
+  if (at_sched_has_work(rt)) {
+    at_sched_wake(rt);
+  } else if (rt->idle_on) {
+    (void)uv_idle_stop(&rt->uv->idle);
+    rt->idle_on = 0;
+  }
+  at_timer_arm(rt);
+}
+
+void at_sched_enter(at_runtime *rt) { enter(rt, 1); }
+
+void at_sched_drain(at_runtime *rt) { enter(rt, 0); }
+
+void at_sched_prepare(uv_prepare_t *handle) {
+  at_runtime *rt = handle->data;
+  if (at_sched_has_work(rt))
+    enter(rt, 0);
+  else
+    at_timer_arm(rt);
+}
+
+/* ---- starting ---- */
+
+/* Moves task, handler, function and arguments to a coroutine. stack: f args... task -> task */
+static void load(lua_State *L, at_runtime *rt, at_coro *c, int n) {
+  lua_State *co;
+  int number = at_copool_take(L, rt, &co);
+  if (!lua_checkstack(co, n + 12)) {
+    at_copool_put(rt, number, co, 1);
+    luaL_error(L, "too many arguments");
+  }
+  rt->cells[number].u.task = c;
+  c->task.u.tag = (uint32_t)number;
+  c->co = co;
+  lua_pushvalue(co, 1);
+  lua_pushvalue(L, -1);
+  lua_xmove(L, co, 1);
+  lua_pushcfunction(co, at_fault_handler);
+  lua_insert(L, -(n + 2)); /* stack: task f args... */
+  lua_xmove(L, co, n + 1);
+}
+
+at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued) {
+  at_coro *c;
+  luaL_checkstack(L, 6, "task");
+  if (owned && at_op_refused(rt)) {
+    at_task_refused(L, rt);
+    lua_replace(L, -(n + 2));
+    lua_pop(L, n);
+    return NULL;
+  }
+  c = (at_coro *)at_task_new(L, rt, AT_CORO, 1);
+  load(L, rt, c, n);
+  if (owned) at_ring_add(at_scope_ring(rt), &c->task);
+  if (!queued && rt->nest < AT_NEST_LIMIT) {
+    run(rt, L, c);
+    if (!at_task_settled(&c->task) && c->task.u.slot == 0) {
+      lua_pushvalue(L, -1);
+      c->task.u.slot = at_anchor(L, rt);
+    }
+    return c;
+  }
+  lua_pushvalue(L, -1);
+  c->task.u.slot = at_anchor(L, rt);
+  if (!queued && at_await_can_yield(L, rt))
+    rt->handoff = c;
+  else
+    at_sched_ready(rt, c);
+  return c;
+}
+
+int at_sched_spawned(lua_State *L, at_runtime *rt) {
+  return rt->handoff != NULL ? at_await_handoff(L, rt) : 1;
+}
+
+/* The task is at the base of its coroutine's stack: the first argument of the body. */
+static void push_from_base(lua_State *L, at_coro *c) {
+  lua_Debug ar;
+  int low = 0, high = 1;
+  luaL_checkstack(c->co, 2, "task");
+  while (lua_getstack(c->co, high, &ar)) {
+    low = high;
+    high *= 2;
+  }
+  while (low + 1 < high) {
+    int middle = (low + high) / 2;
+    if (lua_getstack(c->co, middle, &ar))
+      low = middle;
+    else
+      high = middle;
+  }
+  if (!lua_getstack(c->co, low, &ar) || lua_getlocal(c->co, &ar, 1) == NULL)
+    lua_pushnil(L);
+  else
+    lua_xmove(c->co, L, 1);
+}
+
+void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c) {
+  if (c->task.u.slot != 0)
+    at_anchor_push(L, rt, c->task.u.slot);
+  else
+    push_from_base(L, c);
+}
+
+/* ---- Lua functions ---- */
+
+/* spawn(f, ...) -> Task that belongs to nobody, started at once */
+static int l_spawn(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_arg_callable(L, 1);
+  (void)at_sched_spawn(L, rt, lua_gettop(L) - 1, 0, 0);
+  return at_sched_spawned(L, rt);
+}
+
+/* start(f, ...) -> Task that belongs to the running scope, started at once */
+static int l_start(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_arg_callable(L, 1);
+  (void)at_sched_spawn(L, rt, lua_gettop(L) - 1, 1, 0);
+  return at_sched_spawned(L, rt);
+}
+
+/* post(f, ...) -> Task that belongs to the running scope, started from the ready queue */
+static int l_post(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_arg_callable(L, 1);
+  (void)at_sched_spawn(L, rt, lua_gettop(L) - 1, 1, 1);
+  return 1;
+}
+
+static int l_async_call(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_insert(L, 1);
+  (void)at_sched_spawn(L, rt, lua_gettop(L) - 1, 1, 0);
+  return at_sched_spawned(L, rt);
+}
+
+/* async(f) -> function that starts f with its arguments and returns the Task */
+static int l_async(lua_State *L) {
+  at_arg_callable(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, l_async_call, 3);
+  return 1;
+}
+
+/* yield() -> Task that settles at the next turn; all who ask in one turn get the same */
+static int l_yield(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  if (rt->turn == NULL) {
+    at_task *t = at_task_new(L, rt, AT_TURN, 0);
+    t->flags |= AT_F_SHARED;
+    lua_pushvalue(L, -1);
+    at_anchor_set(L, rt, AT_SLOT_TURN);
+    rt->turn = t;
+    at_sched_wake(rt);
+    return 1;
+  }
+  at_anchor_push(L, rt, AT_SLOT_TURN);
+  return 1;
+}
+
+/* current() -> the Task that runs, or nil on the main chunk */
+static int l_current(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  if (rt->current == rt->main_task)
+    lua_pushnil(L);
+  else
+    at_sched_push_task(L, rt, rt->current);
+  return 1;
+}
+
+void at_sched_functions(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg functions[] = {{"spawn", l_spawn}, {"start", l_start},
+                                       {"post", l_post},   {"async", l_async},
+                                       {"yield", l_yield}, {"current", l_current},
+                                       {NULL, NULL}};
+  at_runtime_setfuncs(L, rt, functions);
+}
+
+/* ---- the body of every task ---- */
+
+static int body_k(lua_State *L, int status, lua_KContext awaited);
+
+/* stack: task handler results... ; the coroutine's work is done */
+static int settle_success(lua_State *L, at_runtime *rt, at_coro *c) {
+  c->co = NULL;
+  at_ext_release(rt, c);
+  (void)at_task_succeed(L, rt, 1, lua_gettop(L) - 2);
+  return 0;
+}
+
+/* stack: task handler fault */
+static int settle_failure(lua_State *L, at_runtime *rt, at_coro *c) {
+  int own = 0;
+  if (at_fault_test(L, -1) == NULL) at_fault_new(L, rt, 0); /* no handler ran: out of memory */
+  lua_getiuservalue(L, -1, 1);
+  own = at_cancel_is_own(L, rt, c, -1);
+  c->co = NULL;
+  at_ext_release(rt, c);
+  if (own) {
+    at_fault_observe(rt, at_fault_test(L, -2));
+    (void)at_task_cancelled(L, rt, 1);
+  } else {
+    lua_pop(L, 1);
+    (void)at_task_fault(L, rt, 1);
+  }
+  return 0;
+}
+
+/* stack: task handler results... | task handler fault */
+static int body_k(lua_State *L, int status, lua_KContext awaited) {
+  at_runtime *rt = at_rt(L);
+  at_coro *c = lua_touserdata(L, 1);
+  if (status != LUA_OK && status != LUA_YIELD) return settle_failure(L, rt, c);
+  if (!awaited && lua_gettop(L) == 3 && at_task_test(L, rt, 3) != NULL) { /* S25 */
+    at_await_push(L, rt);
+    lua_insert(L, 3);
+    return body_k(L, lua_pcallk(L, 1, LUA_MULTRET, 2, 1, body_k), 1);
+  }
+  return settle_success(L, rt, c);
+}
+
+/* stack: task handler f args... */
+static int l_body(lua_State *L) {
+  return body_k(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, 0, body_k), 0);
+}
+
+void at_sched_open(lua_State *L, at_runtime *rt) {
+  luaL_Reg body[] = {{"body", l_body}, {NULL, NULL}};
+  lua_newtable(L);
+  at_runtime_setfuncs(L, rt, body);
+  lua_getfield(L, -1, "body");
+  lua_xmove(L, rt->A, 1); /* AT_A_BODY */
+  lua_pop(L, 1);
+}
