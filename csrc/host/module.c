@@ -13,6 +13,14 @@
 #include "core/source.h"
 #include "core/timer.h"
 #include "base/error.h"
+#include "io/dns.h"
+#include "io/file.h"
+#include "io/fs.h"
+#include "io/server.h"
+#include "io/signal.h"
+#include "io/stream.h"
+#include "io/tcp.h"
+#include "par/par.h"
 
 int luaopen_asynctask_core(lua_State *L) {
   at_runtime *rt = at_runtime_open(L);
@@ -30,5 +38,28 @@ int luaopen_asynctask_core(lua_State *L) {
   lua_setfield(L, -2, "coroutine");
   lua_pushcfunction(L, l_error_new);
   lua_setfield(L, -2, "error");
+
+  lua_newtable(L);
+  at_fs_open(L, rt);
+  at_fswhole_open(L, rt);
+  at_fsdir_open(L, rt);
+  at_file_open(L, rt);
+  at_filelines_open(L, rt);
+  lua_setfield(L, -2, "fs");
+
+  lua_newtable(L);
+  at_stream_open(L, rt);
+  at_tcp_open(L, rt);
+  at_server_open(L, rt);
+  at_dns_open(L, rt);
+  lua_setfield(L, -2, "net");
+
+  lua_newtable(L);
+  at_signal_open(L, rt);
+  lua_setfield(L, -2, "signal");
+
+  lua_newtable(L);
+  at_par_open(L, rt, luaopen_asynctask_core);
+  lua_setfield(L, -2, "par");
   return 1;
 }

@@ -1,0 +1,351 @@
+-- asynctask - tasks for Lua: the facade. Mechanism is in asynctask.core (C); here are the policies
+-- and combinations built on it: every, race, map, for_each, timeouts, continuations.
+
+local core = require "asynctask.core"
+local iterator = require "asynctask.iterator"
+
+local await, start, is_task = core.await, core.start, core.is_task
+
+---@class asynctask
+local task = {
+  await = core.await,
+  try = core.try,
+  spawn = core.spawn,
+  async = core.async,
+  delay = core.delay,
+  yield = core.yield,
+  when_all = core.when_all,
+  when_any = core.when_any,
+  from_result = core.from_result,
+  from_error = core.from_error,
+  from_cancelled = core.from_cancelled,
+  source = core.source,
+  with_timeout = core.with_timeout,
+  shield = core.shield,
+  pcall = core.pcall,
+  cancelling = core.cancelling,
+  is_cancelled = core.is_cancelled,
+  is_task = core.is_task,
+  current = core.current,
+  error = core.error,
+  on_unobserved = core.on_unobserved,
+  tasks = core.tasks,
+  dump = core.dump,
+  run = core.par and core.par.run,
+  _VERSION = "asynctask 0.1.0",
+}
+
+-- ---- argument checks -------------------------------------------------------------------------
+
+local function type_name(v)
+  local mt = getmetatable(v)
+  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
+end
+
+local function check(ok, arg, name, wanted, v)
+  if not ok then
+    error(("bad argument #%d to '%s' (%s expected, got %s)"):format(arg, name, wanted,
+      v == nil and "nil" or type_name(v)), 3)
+  end
+end
+
+local function callable(v)
+  if type(v) == "function" then
+    return true
+  end
+  local mt = getmetatable(v)
+  return type(mt) == "table" and mt.__call ~= nil
+end
+
+-- The option `limit`: a positive integer, or nil for no limit.
+local function limit_of(opts, arg, name)
+  check(opts == nil or type(opts) == "table", arg, name, "table of options", opts)
+  for k in pairs(opts or {}) do
+    if k ~= "limit" then
+      error(("bad argument #%d to '%s' (unknown option '%s')"):format(arg, name, tostring(k)), 3)
+    end
+  end
+  local limit = opts and opts.limit
+  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+    error(("bad argument #%d to '%s' (option 'limit': positive integer expected, got %s)")
+      :format(arg, name, tostring(limit)), 3)
+  end
+  return limit or math.huge
+end
+
+-- ---- time ------------------------------------------------------------------------------------
+
+---Ticks: `for tick in task.every(1) do`. The first comes after one period; ticks that were missed
+---are merged into one, and the rhythm does not drift.
+---@param seconds number above 0
+---@return asynctask.Iterator iterator of the tick's number (missed ones counted)
+---@return nil
+---@return nil
+---@return asynctask.Iterator
+function task.every(seconds)
+  check(type(seconds) == "number" and seconds > 0 and seconds < math.huge, 1, "every",
+    "positive number of seconds", seconds)
+  local first, count = core.now(), 0
+  local tick = core.async(function()
+    local due = math.max(count + 1, math.floor((core.now() - first) / seconds))
+    await(core.delay_until(first + due * seconds))
+    count = due
+    return due
+  end)
+  return iterator.new(tick)
+end
+
+-- ---- combinations ----------------------------------------------------------------------------
+
+local function cancel_others(tasks, winner)
+  for _, t in pairs(tasks) do
+    if t ~= winner and is_task(t) then
+      t:cancel("lost a race")
+    end
+  end
+end
+
+local function run_race(tasks)
+  local winner <const> = await(core.when_any(tasks))
+  cancel_others(tasks, winner)
+  return await(winner)
+end
+
+---Settles as the first of the tasks that settles does, and cancels the others.
+---@param ... asynctask.Task|table<any, asynctask.Task> tasks, or one table of them (not empty)
+---@return asynctask.Task
+function task.race(...)
+  local tasks = ...
+  if is_task(tasks) or type(tasks) ~= "table" then
+    tasks = { ... }
+  end
+  for k, t in pairs(tasks) do
+    check(is_task(t), type(k) == "number" and k or 1, "race", "Task", t)
+  end
+  check(next(tasks) ~= nil, 1, "race", "at least one Task", nil)
+  return start(run_race, tasks)
+end
+
+---Visits tasks in the order in which they settle: `for t, key in task.when_each(list) do`.
+---@param ... asynctask.Task|table<any, asynctask.Task>
+---@return asynctask.Iterator iterator of task and key
+---@return nil
+---@return nil
+---@return asynctask.Iterator
+function task.when_each(...)
+  local each = core.each(...)
+  return iterator.new(function()
+    return each:next()
+  end, function()
+    each:close()
+  end)
+end
+
+-- ---- map, for_each ---------------------------------------------------------------------------
+
+-- S25 for functions that are called from Lua.
+local function flat(...)
+  if select("#", ...) == 1 and is_task((...)) then
+    return await((...))
+  end
+  return ...
+end
+
+-- Runs `visit` on what `pull` gives, up to `limit` calls at once, each a task owned by the one that
+-- runs here; pulls no more than it runs. The first fault stops pulling, cancels the other calls, and
+-- is raised when they have ended.
+local function run_limited(pull, visit, limit)
+  local workers, running, started, failed, slot = {}, 0, 0, nil, nil
+
+  local guard_mt = {}
+  function guard_mt.__close(guard, err)
+    running = running - 1
+    if err ~= nil and not failed then
+      failed = guard.id
+    elseif failed ~= guard.id then
+      workers[guard.id] = nil
+    end
+    if slot then
+      slot:set_result()
+    end
+  end
+
+  local function work(id, ...)
+    local _ <close> = setmetatable({ id = id }, guard_mt)
+    flat(visit(...))
+  end
+
+  local function feed(...)
+    if (...) == nil then
+      return false
+    end
+    started, running = started + 1, running + 1
+    local id = started
+    local worker = start(work, id, ...)
+    if not worker:done() or failed == id then
+      workers[id] = worker
+    end
+    return true
+  end
+
+  local function wait_below(n)
+    while running >= n and not failed do
+      slot = core.source()
+      await(slot.task)
+    end
+  end
+
+  while not failed and feed(flat(pull())) do
+    wait_below(limit)
+  end
+  wait_below(1)
+  if failed then
+    for id, worker in pairs(workers) do
+      if id ~= failed then
+        worker:cancel("another call failed")
+      end
+    end
+    for _, worker in pairs(workers) do
+      core.wait(worker)
+      worker:error() -- the first fault is the one that is raised: the others count as seen
+    end
+    await(workers[failed])
+  end
+end
+
+local function list_puller(list)
+  local i, n = 0, #list
+  return function()
+    i = i + 1
+    if i <= n then
+      return i, list[i]
+    end
+  end
+end
+
+---Calls `f(value, index)` for each element of a list, up to `limit` calls at once on this thread.
+---The first fault cancels the other calls and is raised.
+---@generic T
+---@param list T[]
+---@param f fun(value: T, index: integer): ...
+---@param opts? { limit?: integer } calls at once; default: all
+---@return asynctask.Task task of a list of the calls' first results, in order, with `n`
+function task.map(list, f, opts)
+  check(type(list) == "table", 1, "map", "table", list)
+  check(callable(f), 2, "map", "function", f)
+  local limit = limit_of(opts, 3, "map")
+  local results = { n = #list }
+  return start(function()
+    run_limited(list_puller(list), function(i, value)
+      results[i] = (flat(f(value, i)))
+    end, limit)
+    return results
+  end)
+end
+
+---Calls `f` for each element of a list (`f(value, index)`) or each round of an iterator
+---(`f(...)` with the values of the round), up to `limit` calls at once on this thread. An iterator
+---is asked for no more than runs, and is closed at the end. The first fault cancels the others.
+---@param source any[]|asynctask.Iterator|fun(): ...
+---@param f fun(...)
+---@param opts? { limit?: integer } calls at once; default: all
+---@return asynctask.Task task of nothing
+function task.for_each(source, f, opts)
+  check(type(source) == "table" or callable(source), 1, "for_each", "table or iterator", source)
+  check(callable(f), 2, "for_each", "function", f)
+  local limit = limit_of(opts, 3, "for_each")
+  if not callable(source) then
+    return start(function()
+      run_limited(list_puller(source), function(i, value)
+        return f(value, i)
+      end, limit)
+    end)
+  end
+  return start(function()
+    local mt = getmetatable(source)
+    local _ <close> = type(mt) == "table" and mt.__close and source or nil
+    run_limited(source, f, limit)
+  end)
+end
+
+-- ---- methods of Task -------------------------------------------------------------------------
+
+local Task = core.Task
+
+local function run_timeout(t, seconds, owned)
+  local ok, err = core.pcall(core.with_timeout, seconds, core.wait, t)
+  if not ok then
+    if owned then
+      t:cancel("deadline")
+    end
+    error(err, 0)
+  end
+  return await(t)
+end
+
+---A Task that settles as this one does, or faults with ETIMEDOUT after `seconds`; then this one is
+---cancelled if the running scope owns it.
+---@param seconds number
+---@return asynctask.Task
+function Task:timeout(seconds)
+  check(is_task(self), 1, "timeout", "Task", self)
+  check(type(seconds) == "number" and seconds >= 0, 2, "timeout", "number of seconds", seconds)
+  return start(run_timeout, self, seconds, core.owned(self))
+end
+
+local function continuation(t, f)
+  core.wait(t)
+  return f(t)
+end
+
+---Calls `f(t)` when this task has settled, from the ready queue, as a task of its own.
+---@param f fun(t: asynctask.Task): ...
+---@return asynctask.Task task of what `f` returns
+function Task:continue_with(f)
+  check(is_task(self), 1, "continue_with", "Task", self)
+  check(callable(f), 2, "continue_with", "function", f)
+  return core.post(continuation, self, f)
+end
+
+-- ---- callbacks of others ---------------------------------------------------------------------
+
+---Makes a Task out of a function that takes a callback last: `task.from_callback(function(done)
+---uv.fs_stat(path, done) end, {error_first = true})`.
+---@param f fun(done: fun(...)) called at once with the callback
+---@param opts? { error_first?: boolean, arity?: integer } error_first: the callback's first argument
+---  is an error or nil; arity: how many results are taken at most
+---@return asynctask.Task
+function task.from_callback(f, opts)
+  check(callable(f), 1, "from_callback", "function", f)
+  check(opts == nil or type(opts) == "table", 2, "from_callback", "table of options", opts)
+  local error_first = opts and opts.error_first
+  local arity = opts and opts.arity
+  local source = core.source()
+  local function settle(...)
+    if arity and select("#", ...) > arity then
+      return source:set_result(table.unpack({ ... }, 1, arity))
+    end
+    return source:set_result(...)
+  end
+  local function done(...)
+    if not error_first then
+      return settle(...)
+    end
+    local err = ...
+    if err then
+      return source:set_error(err)
+    end
+    return settle(select(2, ...))
+  end
+  f(done)
+  return source.task
+end
+
+-- ---- the program -----------------------------------------------------------------------------
+
+---@diagnostic disable-next-line: duplicate-set-field
+function task.main(...)
+  return require "asynctask.main"(task, ...)
+end
+
+return task
