@@ -257,9 +257,9 @@ static int await_task(lua_State *L, at_runtime *rt, at_task *t, int mode) {
 
 /* The argument is not a Task: a value whose metatable has __await gives one. */
 static at_task *convert(lua_State *L, at_runtime *rt) {
+  lua_settop(L, 1);
   if (luaL_getmetafield(L, 1, "__await") == LUA_TNIL) luaL_typeerror(L, 1, "Task");
   lua_insert(L, 1);
-  lua_settop(L, 2);
   lua_call(L, 1, 1);
   if (at_task_test(L, rt, 1) == NULL)
     luaL_error(L, "'__await' must return a Task, got %s", luaL_typename(L, 1));
@@ -268,8 +268,9 @@ static at_task *convert(lua_State *L, at_runtime *rt) {
 
 static int await_mode(lua_State *L, int mode) {
   at_runtime *rt = at_rt(L);
-  at_task *t = at_task_test(L, rt, 1);
-  if (t == NULL) t = convert(L, rt);
+  at_task *t = lua_touserdata(L, 1);
+  if (t == NULL || !lua_getmetatable(L, 1) || lua_topointer(L, -1) != rt->task_mt)
+    t = convert(L, rt);
   lua_settop(L, 1);
   return await_task(L, rt, t, mode);
 }

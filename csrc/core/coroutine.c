@@ -42,10 +42,11 @@ static lua_State *check(lua_State *L) {
   return co;
 }
 
-enum { FAILED = -1, AWAITS = -2 };
+enum { FAILED = -1, AWAITS = -2, KILLED = -3 };
 
 /* Resumes co with the n values at its top. Returns the number of values it yielded or returned (at
-** L's top), FAILED (the error at L's top), or AWAITS: L has to yield outward. */
+** L's top), FAILED (the error at L's top), or L has to yield outward: AWAITS, or KILLED when par
+** stopped the task (co's pending variables are closed). */
 static int step(lua_State *L, at_runtime *rt, lua_State *co, int n) {
   lua_State *running = rt->running, *executing = rt->executing;
   int status, results;
@@ -55,6 +56,15 @@ static int step(lua_State *L, at_runtime *rt, lua_State *co, int n) {
   rt->running = running;
   rt->executing = executing;
   if (status == LUA_YIELD && rt->yielding) return AWAITS;
+  if (status == LUA_YIELD && (rt->current->task.flags & AT_F_INTERRUPTED)) {
+    if (!rt->abandoned) {
+      lua_sethook(co, NULL, 0, 0);
+      (void)lua_resetthread(co); /* errors of __close replace nobody's */
+    }
+    if (lua_isyieldable(L)) return KILLED;
+    lua_pushliteral(L, "interrupted");
+    return FAILED;
+  }
   if (status == LUA_OK || status == LUA_YIELD) {
     if (!lua_checkstack(L, results + 1)) {
       lua_pop(co, results);
@@ -83,6 +93,7 @@ static int deliver(lua_State *L, at_runtime *rt, lua_State *co, int n, int is_wr
     set_waiting(L, rt, co, 1);
     return lua_yieldk(L, 0, is_wrap, resume_k); /* rt->yielding stays set for the next level */
   }
+  if (n == KILLED) return lua_yield(L, 0);
   if (!is_wrap) {
     lua_pushboolean(L, n != FAILED);
     if (n == FAILED) n = 1;

@@ -102,6 +102,7 @@ void at_op_done(at_op *op) {
     release(op);
     return;
   }
+  op->ended = 1;
   op->next = NULL;
   if (rt->done_tail != NULL)
     rt->done_tail->next = op;
@@ -151,15 +152,31 @@ void at_op_drain(lua_State *L, at_runtime *rt) {
   while ((op = rt->done_head) != NULL) {
     rt->done_head = op->next;
     if (rt->done_head == NULL) rt->done_tail = NULL;
+    if (op->task == NULL) { /* cancelled after it had ended */
+      release(op);
+      continue;
+    }
     rt->settling = op;
     settle(L, rt, op);
     rt->settling = NULL;
   }
 }
 
+void at_op_close(at_runtime *rt) {
+  at_op *op;
+  while ((op = rt->done_head) != NULL) {
+    rt->done_head = op->next;
+    if (op->task != NULL) op->task->u.op = NULL;
+    op->task = NULL;
+    release(op);
+  }
+  rt->done_tail = NULL;
+}
+
 void at_op_cancel(at_runtime *rt, at_task *t) {
   at_op *op = t->u.op;
-  int slot = op->slot, released = op->class->cancel != NULL && op->class->cancel(op);
+  int slot = op->slot;
+  int released = !op->ended && op->class->cancel != NULL && op->class->cancel(op);
   t->u.op = NULL;
   op->task = NULL;
   op->slot = 0;

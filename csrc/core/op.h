@@ -58,6 +58,7 @@ struct at_op {
   at_op *next;   /* in rt's list of ended operations */
   int slot;      /* anchor of the Task */
   int status;    /* 0 or a negative libuv status: the fault of the default push */
+  unsigned char ended; /* in rt's list of ended operations: op.c releases it, cancelled or not */
 };
 
 /* [-0, +1, m] pushes a new pending Task that belongs to the running scope; in a scope that is being
@@ -91,6 +92,8 @@ int at_op_refused(at_runtime *rt);
 
 /* sched.c settles the operations that have ended; protected. */
 void at_op_drain(lua_State *L, at_runtime *rt);
+/* The runtime closes: releases the operations that have ended and were not settled. No Lua. */
+void at_op_close(at_runtime *rt);
 /* After at_op_drain raised (out of memory): the operation it was at faults with the message at the
 ** top. No allocation. */
 void at_op_drain_failed(lua_State *L, at_runtime *rt);

@@ -14,6 +14,7 @@
 #include "core/cancel.h"
 #include "core/copool.h"
 #include "core/fault.h"
+#include "core/op.h"
 #include "core/post.h"
 #include "core/sched.h"
 #include "core/task.h"
@@ -142,6 +143,7 @@ static void runtime_close(at_runtime *rt) {
     at_closable_remove(c);
     c->close(rt, c);
   }
+  at_op_close(rt);
   if (rt->inbox != NULL) at_inbox_close(rt);
   if (rt->uv != NULL) {
     at_loop *uv = rt->uv;

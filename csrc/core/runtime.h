@@ -49,6 +49,7 @@ struct at_runtime {
   lua_State *running;   /* the coroutine entered last: a task's, or a generator in it; NULL: none */
   at_coro *ready_head, *ready_tail;
   at_coro *handoff;     /* a child that the resumer has to start (deep spawns) */
+  int body;             /* what a body returned: enum at_body */
   int nest;             /* nested starts on the C stack */
   int budget;           /* settled awaits left in this turn */
   unsigned char draining, in_uv_run, idle_on, closing, closed, pumping;
@@ -58,6 +59,8 @@ struct at_runtime {
   lua_Hook hook;   /* the main thread's when it began to pump: another one is an interrupt */
   at_task *wanted; /* what the main chunk pumps for */
   lua_State *executing; /* the innermost coroutine that runs now: what an interruption has to hit */
+  unsigned char abandoned; /* par: interrupted for good; what was stopped is left as it is */
+  void (*entered)(at_runtime *rt); /* par: called when the loop enters the scheduler; or NULL */
   at_task *turn;        /* what yield() returned in this turn, or NULL */
   at_op *done_head, *done_tail; /* operations whose C side has ended */
   at_op *settling; /* the operation whose result is being converted */

@@ -57,68 +57,129 @@ static void stray_hook(lua_State *L, lua_Debug *ar) {
                 "task wrap a coroutine of their own");
 }
 
-/* The coroutine died outside the protection of the body: no memory, no C stack, or somebody closed
-** it. Allocates nothing. The task is at from's top unless it has an anchor. */
-static void died(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
-  int top = lua_gettop(from);
-  if (c->task.u.slot != 0)
-    at_anchor_push(from, rt, c->task.u.slot);
-  else
+/* [-0, +1, -] pushes the userdata of a live task: it has an anchor, or it is in its first slice and at
+** the top of whoever started it. */
+void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c) {
+  if (c->task.u.slot != 0) {
+    at_anchor_push(L, rt, c->task.u.slot);
+  } else {
+    lua_State *from = c->link.from;
     lua_pushvalue(from, -1);
-  if (lua_gettop(co) > 0)
-    lua_xmove(co, from, 1);
-  else
-    lua_pushnil(from);
-  if (c->task.flags & AT_F_WAITING) at_task_unwait_coro(rt, c);
+    if (from != L) lua_xmove(from, L, 1);
+  }
+}
+
+/* Is the fault at co's top what was aimed at the task itself? Then its error takes its place. */
+static int replace_own(at_runtime *rt, at_coro *c, lua_State *co) {
+  lua_getiuservalue(co, -1, 1);
+  if (!at_cancel_is_own(co, rt, c, -1)) {
+    lua_pop(co, 1);
+    return 0;
+  }
+  at_fault_observe(rt, at_fault_test(co, -2));
+  lua_replace(co, -2);
+  return 1;
+}
+
+/* The body has returned its results (at co's top), or died outside its protection: no memory, no C
+** stack, or somebody closed the coroutine. Settles; allocates nothing. */
+static void finish(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, int results) {
+  int slot = c->task.u.slot, number = (int)c->task.u.tag, how = rt->body;
+  rt->body = AT_BODY_VALUES;
+  if (slot != 0) at_anchor_push(from, rt, slot); /* else it is at from's top */
   c->co = NULL;
-  at_ext_release(rt, c);
-  lua_setiuservalue(from, -2, 1);
-  at_task_settle(rt, &c->task, AT_FAULTED);
-  lua_settop(from, top);
+  if (c->ext != NULL || c->owned != NULL) {
+    if (how == AT_BODY_FAULT && replace_own(rt, c, co)) how = AT_BODY_CANCELLED;
+    at_ext_release(rt, c);
+  }
+  if (results > 0) {
+    lua_xmove(co, from, 1);
+    if (how == AT_BODY_FAULT) {
+      (void)at_task_fault(from, rt, -2);
+    } else if (how == AT_BODY_CANCELLED || how == AT_BODY_KILLED) {
+      (void)at_task_cancelled(from, rt, -2);
+    } else {
+      lua_setiuservalue(from, -2, 1);
+      c->task.flags |= how == AT_BODY_MANY ? AT_F_MANY : AT_F_ONE;
+    }
+  }
+  if (!at_task_settled(&c->task))
+    at_task_settle(rt, &c->task, how == AT_BODY_DIED ? AT_FAULTED : AT_SUCCEEDED);
+  at_copool_put(rt, number, co, how != AT_BODY_DIED && how != AT_BODY_KILLED);
+  if (slot != 0) {
+    lua_pop(from, 1);
+    at_unanchor(rt, slot);
+  }
 }
 
-static void finished(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, int status) {
-  int slot, number = (int)c->task.u.tag;
-  if (!at_task_settled(&c->task)) died(rt, from, c, co);
-  slot = c->task.u.slot;
-  at_copool_put(rt, number, co, status == LUA_OK && lua_gettop(co) == 1);
-  at_unanchor(rt, slot);
+/* The coroutine ended with an error of lua_resume. */
+static void died(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
+  if (c->task.flags & AT_F_WAITING) at_task_unwait_coro(rt, c);
+  if (lua_gettop(co) == 0) lua_pushnil(co);
+  rt->body = AT_BODY_DIED;
+  finish(rt, from, c, co, 1);
 }
 
-/* Starts or continues a task, and the children that it hands over because they are nested deeply:
-** last in, first out, so that a spawn is hot at any depth. The stack of `from` is as it was. */
-static void run(at_runtime *rt, lua_State *from, at_coro *c) {
+/* par's hook stopped the task: what it left open is closed, outermost coroutine last; then it counts
+** as cancelled. Nothing of it runs if the state is about to close. */
+static void killed(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
+  if (rt->abandoned) {
+    rt->ready_head = rt->ready_tail = NULL;
+    return;
+  }
+  (void)lua_resetthread(co); /* errors of __close replace nobody's */
+  lua_sethook(co, NULL, 0, 0);
+  lua_settop(co, 0);
+  if (!at_cancel_push_aimed(co, rt, c)) lua_pushnil(co);
+  rt->body = AT_BODY_KILLED;
+  finish(rt, from, c, co, 1);
+}
+
+/* Starts (with n arguments) or continues (n is 0) a task, and the children that it hands over because
+** they are nested deeply: last in, first out, so that a spawn is hot at any depth. A task without an
+** anchor is at from's top. The stack of `from` is as it was. */
+static void run(at_runtime *rt, lua_State *from, at_coro *c, int n) {
   at_coro *outer = rt->current, *spawners = NULL;
   lua_State *outer_running = rt->running, *outer_executing = rt->executing;
   rt->nest++;
   for (;;) {
     lua_State *co = c->co;
-    int results, status, args = lua_status(co) == LUA_OK ? lua_gettop(co) - 2 : 0;
+    int results, status;
     rt->current = c;
     rt->running = rt->executing = co;
     c->task.flags |= AT_F_RESUMED;
-    status = lua_resume(co, from, args < 0 ? 0 : args, &results);
-    if (status == LUA_YIELD) {
-      if (!rt->yielding) {
-        lua_pop(co, results);
-        lua_sethook(co, stray_hook, LUA_MASKCOUNT, 1);
-        continue;
-      }
+    c->link.from = from;
+    status = lua_resume(co, from, n, &results);
+    n = 0;
+    if (status == LUA_OK) {
+      finish(rt, from, c, co, results - 1); /* what lies below the body counts, too */
+    } else if (status != LUA_YIELD) {
+      died(rt, from, c, co);
+    } else if (c->task.flags & AT_F_INTERRUPTED) {
+      killed(rt, from, c, co);
+      if (rt->abandoned) break;
+    } else if (!rt->yielding) {
+      lua_pop(co, results);
+      lua_sethook(co, stray_hook, LUA_MASKCOUNT, 1);
+      continue;
+    } else {
       rt->yielding = 0;
+      if (c->task.u.slot == 0) {
+        lua_pushvalue(from, -1);
+        c->task.u.slot = at_anchor(from, rt);
+      }
       if (rt->handoff != NULL) {
         c->link.next = spawners;
         spawners = c;
         c = rt->handoff;
         rt->handoff = NULL;
+        n = lua_gettop(c->co) - 2;
         continue;
       }
-    } else {
-      finished(rt, from, c, co, status);
     }
     if (spawners == NULL) break;
     c = spawners;
     spawners = c->link.next;
-    c->link.awaiting = 0;
   }
   rt->nest--;
   rt->current = outer;
@@ -150,7 +211,7 @@ static int l_turns(lua_State *L) {
     last = rt->ready_tail;
     while ((c = rt->ready_head) != NULL) {
       (void)take_ready(rt);
-      run(rt, L, c);
+      run(rt, L, c, lua_status(c->co) == LUA_OK ? lua_gettop(c->co) - 2 : 0);
       left--;
       if (c == last) break;
     }
@@ -164,6 +225,7 @@ static void enter(at_runtime *rt, int once) {
   at_coro *current = rt->current;
   int top, nest = rt->nest;
   if (rt->draining || rt->closing || rt->running != NULL) return;
+  if (rt->entered != NULL) rt->entered(rt);
   top = lua_gettop(L);
   rt->draining = 1;
   lua_pushcfunction(L, l_turns);
@@ -202,11 +264,11 @@ void at_sched_prepare(uv_prepare_t *handle) {
 
 /* ---- starting ---- */
 
-/* Moves task, handler, function and arguments to a coroutine. stack: f args... task -> task */
+/* Moves handler, function and arguments to a coroutine. stack: f args... task -> task */
 static void load(lua_State *L, at_runtime *rt, at_coro *c, int n) {
   lua_State *co;
   int number = at_copool_take(L, rt, &co);
-  if (!lua_checkstack(co, n + 12)) {
+  if (n > 8 && !lua_checkstack(co, n + 12)) {
     at_copool_put(rt, number, co, 1);
     luaL_error(L, "too many arguments");
   }
@@ -214,73 +276,44 @@ static void load(lua_State *L, at_runtime *rt, at_coro *c, int n) {
   c->task.u.tag = (uint32_t)number;
   c->co = co;
   lua_pushvalue(co, 1);
-  lua_pushvalue(L, -1);
-  lua_xmove(L, co, 1);
   lua_pushcfunction(co, at_fault_handler);
   lua_insert(L, -(n + 2)); /* stack: task f args... */
   lua_xmove(L, co, n + 1);
 }
 
-at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued) {
-  at_coro *c;
-  luaL_checkstack(L, 6, "task");
-  if (owned && at_op_refused(rt)) {
-    at_task_refused(L, rt);
-    lua_replace(L, -(n + 2));
-    lua_pop(L, n);
-    return NULL;
-  }
-  c = (at_coro *)at_task_new(L, rt, AT_CORO, 1);
+enum { START_OWNED = 1, START_QUEUED = 2 };
+
+/* stack: f args... task -> task */
+static at_coro *start(lua_State *L, at_runtime *rt, at_coro *c, int n, int how) {
   load(L, rt, c, n);
-  if (owned) at_ring_add(at_scope_ring(rt), &c->task);
-  if (!queued && rt->nest < AT_NEST_LIMIT) {
-    run(rt, L, c);
-    if (!at_task_settled(&c->task) && c->task.u.slot == 0) {
-      lua_pushvalue(L, -1);
-      c->task.u.slot = at_anchor(L, rt);
-    }
+  if (how & START_OWNED) at_ring_add(at_scope_ring(rt), &c->task);
+  if (!(how & START_QUEUED) && rt->nest < AT_NEST_LIMIT) {
+    run(rt, L, c, n + 2);
     return c;
   }
   lua_pushvalue(L, -1);
   c->task.u.slot = at_anchor(L, rt);
-  if (!queued && at_await_can_yield(L, rt))
+  if (!(how & START_QUEUED) && at_await_can_yield(L, rt))
     rt->handoff = c;
   else
     at_sched_ready(rt, c);
   return c;
 }
 
+at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued) {
+  luaL_checkstack(L, 8, "task");
+  if (owned && at_op_refused(rt)) {
+    at_task_refused(L, rt);
+    lua_replace(L, -(n + 2));
+    lua_pop(L, n);
+    return NULL;
+  }
+  return start(L, rt, (at_coro *)at_task_new(L, rt, AT_CORO, 1), n,
+               (owned ? START_OWNED : 0) | (queued ? START_QUEUED : 0));
+}
+
 int at_sched_spawned(lua_State *L, at_runtime *rt) {
   return rt->handoff != NULL ? at_await_handoff(L, rt) : 1;
-}
-
-/* The task is at the base of its coroutine's stack: the first argument of the body. */
-static void push_from_base(lua_State *L, at_coro *c) {
-  lua_Debug ar;
-  int low = 0, high = 1;
-  luaL_checkstack(c->co, 2, "task");
-  while (lua_getstack(c->co, high, &ar)) {
-    low = high;
-    high *= 2;
-  }
-  while (low + 1 < high) {
-    int middle = (low + high) / 2;
-    if (lua_getstack(c->co, middle, &ar))
-      low = middle;
-    else
-      high = middle;
-  }
-  if (!lua_getstack(c->co, low, &ar) || lua_getlocal(c->co, &ar, 1) == NULL)
-    lua_pushnil(L);
-  else
-    lua_xmove(c->co, L, 1);
-}
-
-void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c) {
-  if (c->task.u.slot != 0)
-    at_anchor_push(L, rt, c->task.u.slot);
-  else
-    push_from_base(L, c);
 }
 
 /* ---- Lua functions ---- */
@@ -288,8 +321,14 @@ void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c) {
 /* spawn(f, ...) -> Task that belongs to nobody, started at once */
 static int l_spawn(lua_State *L) {
   at_runtime *rt = at_rt(L);
+  int n = lua_gettop(L) - 1;
+  at_coro *c;
   at_arg_callable(L, 1);
-  (void)at_sched_spawn(L, rt, lua_gettop(L) - 1, 0, 0);
+  c = lua_newuserdatauv(L, sizeof *c, 1);
+  at_task_prepare(L, rt, &c->task, sizeof *c, AT_CORO);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, -2);
+  (void)start(L, rt, c, n, 0);
   return at_sched_spawned(L, rt);
 }
 
@@ -363,50 +402,32 @@ void at_sched_functions(lua_State *L, at_runtime *rt) {
 
 /* ---- the body of every task ---- */
 
-static int body_k(lua_State *L, int status, lua_KContext awaited);
-
-/* stack: task handler results... ; the coroutine's work is done */
-static int settle_success(lua_State *L, at_runtime *rt, at_coro *c) {
-  c->co = NULL;
-  at_ext_release(rt, c);
-  (void)at_task_succeed(L, rt, 1, lua_gettop(L) - 2);
-  return 0;
-}
-
-/* stack: task handler fault */
-static int settle_failure(lua_State *L, at_runtime *rt, at_coro *c) {
-  int own = 0;
-  if (at_fault_test(L, -1) == NULL) at_fault_new(L, rt, 0); /* no handler ran: out of memory */
-  lua_getiuservalue(L, -1, 1);
-  own = at_cancel_is_own(L, rt, c, -1);
-  c->co = NULL;
-  at_ext_release(rt, c);
-  if (own) {
-    at_fault_observe(rt, at_fault_test(L, -2));
-    (void)at_task_cancelled(L, rt, 1);
-  } else {
-    lua_pop(L, 1);
-    (void)at_task_fault(L, rt, 1);
-  }
-  return 0;
-}
-
-/* stack: task handler results... | task handler fault */
+/* stack: handler results... | handler fault. Says in rt->body what it returns. */
 static int body_k(lua_State *L, int status, lua_KContext awaited) {
-  at_runtime *rt = at_rt(L);
-  at_coro *c = lua_touserdata(L, 1);
-  if (status != LUA_OK && status != LUA_YIELD) return settle_failure(L, rt, c);
-  if (!awaited && lua_gettop(L) == 3 && at_task_test(L, rt, 3) != NULL) { /* S25 */
-    at_await_push(L, rt);
-    lua_insert(L, 3);
-    return body_k(L, lua_pcallk(L, 1, LUA_MULTRET, 2, 1, body_k), 1);
+  int n = lua_gettop(L) - 1;
+  if (status != LUA_OK && status != LUA_YIELD) {
+    at_runtime *rt = at_rt(L);
+    if (at_fault_test(L, -1) == NULL) at_fault_new(L, rt, 0); /* no handler ran: out of memory */
+    rt->body = AT_BODY_FAULT;
+    return 1;
   }
-  return settle_success(L, rt, c);
+  if (n <= 1) {
+    if (n == 1 && !awaited && lua_type(L, 2) == LUA_TUSERDATA &&
+        at_task_test(L, at_rt(L), 2) != NULL) { /* S25 */
+      at_await_push(L, at_rt(L));
+      lua_insert(L, 2);
+      return body_k(L, lua_pcallk(L, 1, LUA_MULTRET, 1, 1, body_k), 1);
+    }
+    return n;
+  }
+  at_task_pack(L, n);
+  at_rt(L)->body = AT_BODY_MANY;
+  return 1;
 }
 
-/* stack: task handler f args... */
+/* stack: handler f args... */
 static int l_body(lua_State *L) {
-  return body_k(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, 0, body_k), 0);
+  return body_k(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, body_k), 0);
 }
 
 void at_sched_open(lua_State *L, at_runtime *rt) {

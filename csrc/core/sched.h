@@ -8,6 +8,16 @@
 #define AT_TURN_BUDGET 400   /* settled awaits in a row before a task gives way */
 #define AT_DRAIN_LIMIT 1000  /* resumes before the loop looks at the world again */
 
+/* How a body ended: its values, one table of them, its fault; or it did not get that far. */
+enum at_body {
+  AT_BODY_VALUES,
+  AT_BODY_MANY,
+  AT_BODY_FAULT,
+  AT_BODY_CANCELLED,
+  AT_BODY_DIED,
+  AT_BODY_KILLED
+};
+
 /* Appends to the ready queue. No Lua. */
 void at_sched_ready(at_runtime *rt, at_coro *c);
 

@@ -56,14 +56,17 @@ at_task *at_task_check(lua_State *L, at_runtime *rt, int arg) {
   return t;
 }
 
-at_task *at_task_new(lua_State *L, at_runtime *rt, int kind, int values) {
-  at_task *t;
-  size_t size = kind == AT_CORO ? sizeof(at_coro) : sizeof(at_task);
+void at_task_prepare(lua_State *L, const at_runtime *rt, at_task *t, size_t size, int kind) {
   if (rt->closing) luaL_error(L, "asynctask: the state is closing");
-  t = lua_newuserdatauv(L, size, values);
   memset(t, 0, size);
   t->kind = (uint8_t)kind;
   t->index = -1;
+}
+
+at_task *at_task_new(lua_State *L, at_runtime *rt, int kind, int values) {
+  size_t size = kind == AT_CORO ? sizeof(at_coro) : sizeof(at_task);
+  at_task *t = lua_newuserdatauv(L, size, values);
+  at_task_prepare(L, rt, t, size, kind);
   if (values == 0) t->flags = AT_F_NOUV;
   at_fixed_push(L, rt, AT_A_TASK_MT);
   lua_setmetatable(L, -2);
@@ -246,6 +249,16 @@ void at_task_settle(at_runtime *rt, at_task *t, int state) {
   }
 }
 
+void at_task_pack(lua_State *L, int n) {
+  int i;
+  luaL_checkstack(L, 3, "results");
+  lua_createtable(L, n, 1);
+  lua_insert(L, -(n + 1));
+  for (i = n; i >= 1; i--) lua_rawseti(L, -(i + 1), i);
+  lua_pushinteger(L, n);
+  lua_setfield(L, -2, "n");
+}
+
 int at_task_succeed(lua_State *L, at_runtime *rt, int index, int n) {
   at_task *t = lua_touserdata(L, index);
   if (at_task_settled(t)) {
@@ -262,17 +275,8 @@ int at_task_succeed(lua_State *L, at_runtime *rt, int index, int n) {
     lua_setiuservalue(L, index, 1);
     t->flags |= AT_F_ONE;
   } else {
-    int i, base = lua_gettop(L) - n;
-    luaL_checkstack(L, 3, "results");
-    lua_createtable(L, n, 1);
-    for (i = n; i >= 1; i--) {
-      lua_pushvalue(L, base + i);
-      lua_rawseti(L, -2, i);
-    }
-    lua_pushinteger(L, n);
-    lua_setfield(L, -2, "n");
+    at_task_pack(L, n);
     lua_setiuservalue(L, index, 1);
-    lua_pop(L, n);
     t->flags |= AT_F_MANY;
   }
   at_task_settle(rt, t, AT_SUCCEEDED);

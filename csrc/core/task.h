@@ -58,6 +58,7 @@ struct at_coro {
   lua_State *co; /* NULL once settled, and on the main chunk */
   union {
     at_coro *next;      /* while AT_F_QUEUED: ready queue */
+    lua_State *from;    /* while it runs: who resumed it */
     uintptr_t awaiting; /* while AT_F_WAITING: at_task, or with bit 0 the at_waiter it waits through */
   } link;
   at_task *owned; /* ring of what belongs to the task itself */
@@ -84,6 +85,11 @@ at_task *at_task_check(lua_State *L, at_runtime *rt, int arg);
 /* [-0, +1, m] pushes a new pending task without owner; `values` user values (0 or 1). */
 at_task *at_task_new(lua_State *L, at_runtime *rt, int kind, int values);
 
+/* [-0, +0, v] fills the record of a new userdata; raises if the state is closing. */
+void at_task_prepare(lua_State *L, const at_runtime *rt, at_task *t, size_t size, int kind);
+/* [-n, +1, m] packs n results into the table of AT_F_MANY. */
+void at_task_pack(lua_State *L, int n);
+
 /* [-n, +1, m] pushes a settled task with the n values at the top (none: the shared one). */
 void at_task_resolved(lua_State *L, at_runtime *rt, int n);
 /* [-1, +1, m] pushes a task that faulted with the error at the top. */
@@ -105,11 +111,6 @@ int at_task_push_results(lua_State *L, at_runtime *rt, at_task *t, int index);
 /* [-0, +1, m] pushes the error of a task that faulted or was cancelled; marks it observed. */
 void at_task_push_error(lua_State *L, at_runtime *rt, at_task *t, int index);
 
-/* Waiters. No Lua, but for adding (memory: returns NULL). */
-at_waiter *at_waiter_add(at_runtime *rt, at_task *t, void (*on)(at_runtime *, at_waiter *),
-                         void *arg);
-/* Stops waiting and recycles w. Correct at any time before `on` was called. */
-void at_waiter_remove(at_runtime *rt, at_waiter *w);
 /* A waiter whose memory belongs to the caller (combinations). 0 or UV_ENOMEM. */
 int at_waiter_link(at_runtime *rt, at_task *t, at_waiter *w);
 void at_waiter_unlink(at_runtime *rt, at_waiter *w);

@@ -170,14 +170,7 @@ static int l_delay(lua_State *L) {
   if (n == 0) return push_delay(L, rt, due_in(rt, ns), 0);
   push_delay(L, rt, due_in(rt, ns), 1);
   lua_insert(L, 2); /* stack: seconds task values... */
-  if (n > 1) {
-    int i;
-    lua_createtable(L, n, 1);
-    lua_insert(L, 3);
-    for (i = n; i >= 1; i--) lua_rawseti(L, 3, i);
-    lua_pushinteger(L, n);
-    lua_setfield(L, 3, "n");
-  }
+  if (n > 1) at_task_pack(L, n);
   lua_setiuservalue(L, 2, 1);
   ((at_task *)lua_touserdata(L, 2))->flags |= n == 1 ? AT_F_ONE : AT_F_MANY;
   return 1;

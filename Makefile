@@ -1,0 +1,262 @@
+# Builds, tests and installs asynctask for people who develop it or embed it; LuaRocks does not use
+# this file (see asynctask-scm-1.rockspec). `make help` lists the targets.
+#
+# BUILD names the directory that everything is built in, so that several builds live side by side:
+#     make BUILD=/tmp/mine test
+# No target installs a package; when something is missing, it says so and names ./bootstrap.
+
+VERSION := 0.1.0
+BUILD   := build
+PREFIX  := /usr/local
+DESTDIR :=
+DIR     :=
+FILES   :=
+V       :=
+
+# ---- tools -----------------------------------------------------------------------------------
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+INSTALL    ?= install
+PKG_CONFIG ?= pkg-config
+LUACHECK   ?= luacheck
+VALGRIND   ?= valgrind
+CLANG      ?= clang
+GCC        ?= gcc
+
+# lua5.4 where it has that name, else `lua` when it is a 5.4.
+ifeq ($(origin LUA),undefined)
+LUA := $(shell if command -v lua5.4 >/dev/null 2>&1; then echo lua5.4; \
+         elif lua -v 2>&1 | grep -q '^Lua 5\.4'; then echo lua; else echo lua5.4; fi)
+endif
+
+# Headers: pkg-config under the names that distributions use, else the usual directories.
+ifeq ($(origin LUA_CFLAGS),undefined)
+LUA_CFLAGS := $(shell for p in lua5.4 lua-5.4 lua54 lua; do \
+         if $(PKG_CONFIG) --atleast-version=5.4 --max-version=5.4.99 $$p 2>/dev/null; then \
+           $(PKG_CONFIG) --cflags $$p; exit; fi; done; \
+         for d in /usr/include/lua5.4 /usr/include/lua-5.4 /usr/local/include/lua5.4 \
+           /usr/local/include/lua /opt/homebrew/include/lua5.4 /usr/local/include /usr/include; do \
+           if [ -f $$d/lua.h ]; then echo -I$$d; exit; fi; done)
+endif
+ifeq ($(origin UV_CFLAGS),undefined)
+UV_CFLAGS := $(shell $(PKG_CONFIG) --cflags libuv 2>/dev/null)
+endif
+ifeq ($(origin UV_LIBS),undefined)
+UV_LIBS := $(shell $(PKG_CONFIG) --libs-only-L libuv 2>/dev/null) -luv
+endif
+
+# ---- flags -----------------------------------------------------------------------------------
+
+OPT       := -O2 -g
+WERROR    :=
+SANITIZE  :=
+WARNINGS  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+             -Wpointer-arith -Wundef -Wvla -Wwrite-strings -Wformat=2 -Wredundant-decls \
+             -Wnested-externs -Wimplicit-fallthrough -Wdouble-promotion
+CFLAGS    :=
+LDFLAGS   :=
+
+SAN_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all \
+             -fno-omit-frame-pointer -DAT_SANITIZE)
+ALL_CFLAGS := -std=gnu11 $(OPT) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(WERROR) $(SAN_FLAGS) \
+              -D_GNU_SOURCE= -Icsrc -Icsrc/include $(LUA_CFLAGS) $(UV_CFLAGS) $(CFLAGS)
+
+ifeq ($(shell uname -s),Darwin)
+SHARED := -bundle -undefined dynamic_lookup
+LIBS   := $(UV_LIBS) -lpthread
+else
+SHARED := -shared
+LIBS   := $(UV_LIBS) -lpthread -ldl
+endif
+
+# ---- files -----------------------------------------------------------------------------------
+
+CORE    := $(BUILD)/asynctask/core.so
+ARCHIVE := $(BUILD)/libasynctask.a
+SOURCES := $(sort $(wildcard csrc/*/*.c))
+OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
+CONFIG  := $(BUILD)/config
+
+HERE    := $(CURDIR)
+OUT     := $(abspath $(BUILD))
+PATHS   := LUA_PATH='$(HERE)/lua/?.lua;$(HERE)/lua/?/init.lua;'"$${LUA_PATH:-;}" \
+           LUA_CPATH='$(OUT)/?.so;'"$${LUA_CPATH:-;}"
+# Lua prefers the variables with the version in their name: they must not hide ours.
+RUN     := unset LUA_PATH_5_4 LUA_CPATH_5_4; $(PATHS)
+
+ifneq ($(V),)
+Q :=
+else
+Q := @
+endif
+ifneq (,$(findstring s,$(firstword -$(MAKEFLAGS))))
+say =
+else ifneq ($(V),)
+say =
+else
+say = @printf '  %-8s %s\n' '$(1)' '$(2)'
+endif
+
+# $(call need,command,what it is,bootstrap's target)
+need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
+       echo "asynctask: $(2) is missing ($(firstword $(1))): run ./bootstrap $(3)" >&2; exit 1; }
+need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
+       echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
+
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan valgrind bench clean help FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(CORE) $(ARCHIVE) ## build the module into BUILD (build/)
+
+$(CORE): $(OBJECTS) $(CONFIG)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(SHARED) -pthread $(SAN_FLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LIBS)
+
+$(ARCHIVE): $(OBJECTS) $(CONFIG)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJECTS)
+
+$(BUILD)/obj/%.o: csrc/%.c $(CONFIG)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+-include $(OBJECTS:.o=.d)
+
+# What the objects were built with: they are built again when it changes. Looks for the compiler and
+# the headers first.
+CONFIG_TEXT := $(subst ','\'',$(CC) $(ALL_CFLAGS) | $(SHARED) $(LDFLAGS) $(LIBS) | $(SOURCES))
+$(CONFIG): FORCE
+	@if printf '%s\n' '$(CONFIG_TEXT)' | cmp -s - $@; then exit 0; fi; \
+	command -v $(firstword $(CC)) >/dev/null 2>&1 || { \
+	  echo "asynctask: a C compiler is missing ($(firstword $(CC))): run ./bootstrap" >&2; exit 1; }; \
+	mkdir -p $(@D); \
+	try() { printf '%s\n' "$$1" | $(CC) -std=gnu11 -fsyntax-only $(LUA_CFLAGS) $(UV_CFLAGS) $(CFLAGS) \
+	  -x c - >/dev/null 2>&1; }; \
+	try '#include <stdlib.h>' || { \
+	  echo "asynctask: the C library's headers are missing: run ./bootstrap" >&2; exit 1; }; \
+	try '#include <lua.h>' || { echo "asynctask: Lua's headers are missing (lua.h): run ./bootstrap" >&2; exit 1; }; \
+	printf '#include <lua.h>\n#if LUA_VERSION_NUM != 504 || LUA_VERSION_RELEASE_NUM < 50403\n#error\n#endif\n' | \
+	  $(CC) -fsyntax-only $(LUA_CFLAGS) $(CFLAGS) -x c - >/dev/null 2>&1 || { \
+	  echo "asynctask: the lua.h that was found is not Lua 5.4.3 or a later 5.4: set LUA_CFLAGS or run ./bootstrap" >&2; exit 1; }; \
+	try '#include <uv.h>' || { echo "asynctask: libuv's headers are missing (uv.h): run ./bootstrap" >&2; exit 1; }; \
+	printf '%s\n' '$(CONFIG_TEXT)' > $@
+
+FORCE:
+
+# ---- running ---------------------------------------------------------------------------------
+
+env: all ## print the variables with which Lua finds this checkout: eval "$(make -s env)"
+	@printf '%s\n' "$${LUA_PATH_5_4+unset LUA_PATH_5_4}" "$${LUA_CPATH_5_4+unset LUA_CPATH_5_4}" | sed '/^$$/d'
+	@printf '%s\n' "export LUA_PATH='$(HERE)/lua/?.lua;$(HERE)/lua/?/init.lua;'\"\$${LUA_PATH:-;}\" \
+LUA_CPATH='$(OUT)/?.so;'\"\$${LUA_CPATH:-;}\""
+
+test: all ## run the specs; FILES= chooses some
+	$(call need,$(LUA),Lua 5.4,test)
+	$(call need_busted,test)
+	$(Q)ASYNCTASK_BUILD='$(OUT)' $(LUA) spec/run.lua $(FILES)
+
+demo: all ## run the tour; DIR= chooses the directory that it reads
+	$(call need,$(LUA),Lua 5.4,demo)
+	$(Q)$(RUN) $(LUA) examples/tour.lua $(DIR)
+
+bench: all ## measure beside plain coroutines (and luv, cqueues where installed)
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/core.lua $(ARGS)
+
+# ---- sanitizers ------------------------------------------------------------------------------
+# The stock interpreter loads the sanitizer's runtime with LD_PRELOAD. A second preloaded library
+# makes dlclose do nothing, so that frames of the unloaded module keep their names in leak reports.
+
+# $(call san_make,directory below BUILD,sanitizers): make splits arguments at commas, so a variable.
+ASAN      := address,undefined
+TSAN      := thread
+san_make  = +$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/$(1) CC=$(GCC) SANITIZE=$(2) OPT='-O1 -g'
+nodlclose = $(Q)$(GCC) -Wall -shared -fPIC -o $(BUILD)/$(1)/nodlclose.so spec/support/nodlclose.c
+
+asan: ## run the specs under AddressSanitizer and UBSan, leaks included; FILES= chooses some
+	$(call need,$(GCC),gcc,asan)
+	$(call need,$(LUA),Lua 5.4,asan)
+	$(call need_busted,asan)
+	$(call san_make,asan,$(ASAN))
+	$(call nodlclose,asan)
+	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libasan.so) $(OUT)/asan/nodlclose.so" \
+	  ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:handle_abort=1 \
+	  UBSAN_OPTIONS=print_stacktrace=1 \
+	  ASYNCTASK_SANITIZER=asan ASYNCTASK_BUILD='$(OUT)/asan' $(LUA) spec/run.lua $(FILES)
+
+tsan: ## run the specs under ThreadSanitizer; FILES= chooses some
+	$(call need,$(GCC),gcc,tsan)
+	$(call need,$(LUA),Lua 5.4,tsan)
+	$(call need_busted,tsan)
+	$(call san_make,tsan,$(TSAN))
+	$(call nodlclose,tsan)
+	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libtsan.so) $(OUT)/tsan/nodlclose.so" \
+	  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:exitcode=66 \
+	  ASYNCTASK_SANITIZER=tsan ASYNCTASK_BUILD='$(OUT)/tsan' $(LUA) spec/run.lua $(FILES)
+
+VALGRIND_FILES = spec/support/short.lua
+valgrind: all ## run a short program under valgrind; a definite leak is an error
+	$(call need,$(VALGRIND),valgrind,valgrind)
+	$(call need,$(LUA),Lua 5.4,valgrind)
+	$(Q)$(RUN) $(VALGRIND) -q --leak-check=full --errors-for-leak-kinds=definite \
+	  --show-leak-kinds=definite --error-exitcode=9 --keep-debuginfo=yes --num-callers=30 \
+	  $(LUA) $(VALGRIND_FILES)
+
+# ---- lint ------------------------------------------------------------------------------------
+
+lint: check-tools lint-c ## luacheck, floors, headers, annotations, and both compilers with -Werror
+
+check-tools: all
+	$(call need,$(LUA),Lua 5.4,lint)
+	$(call need,$(LUACHECK),luacheck,lint)
+	$(Q)$(LUACHECK) -q --no-cache .
+	$(Q)$(LUA) tools/floors.lua
+	$(Q)$(RUN) $(LUA) tools/meta.lua
+
+lint-c:
+	$(call need,$(GCC),gcc,lint)
+	$(call need,$(CLANG),clang,lint)
+	+$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/lint/gcc CC=$(GCC) WERROR=-Werror
+	+$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/lint/clang CC=$(CLANG) WERROR=-Werror
+
+# ---- installing ------------------------------------------------------------------------------
+
+LUADIR  = $(PREFIX)/share/lua/5.4
+CMODDIR = $(PREFIX)/lib/lua/5.4
+LIBDIR  = $(PREFIX)/lib
+INCDIR  = $(PREFIX)/include
+LUAFILES := $(shell cd lua 2>/dev/null && find asynctask -name '*.lua' | LC_ALL=C sort)
+
+install: all ## install below PREFIX (/usr/local); DESTDIR is put before it
+	$(Q)for f in $(LUAFILES); do \
+	  $(INSTALL) -d "$(DESTDIR)$(LUADIR)/$$(dirname $$f)" && \
+	  $(INSTALL) -m 644 lua/$$f "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
+	$(Q)$(INSTALL) -d "$(DESTDIR)$(CMODDIR)/asynctask" "$(DESTDIR)$(INCDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
+	$(Q)$(INSTALL) -m 755 $(CORE) "$(DESTDIR)$(CMODDIR)/asynctask/core.so"
+	$(Q)$(INSTALL) -m 644 $(ARCHIVE) "$(DESTDIR)$(LIBDIR)/libasynctask.a"
+	$(Q)$(INSTALL) -m 644 csrc/include/asynctask.h "$(DESTDIR)$(INCDIR)/asynctask.h"
+	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' 'libdir=$${prefix}/lib' \
+	  'luadir=$${prefix}/share/lua/5.4' 'cmoddir=$${prefix}/lib/lua/5.4' '' 'Name: asynctask' \
+	  'Description: tasks for Lua 5.4: await files, sockets, timers and parallel jobs' \
+	  'Version: $(VERSION)' 'Requires.private: libuv >= 1.44' 'Cflags: -I$${includedir}' \
+	  'Libs: -L$${libdir} -lasynctask' 'Libs.private: -lpthread -ldl' \
+	  > "$(DESTDIR)$(LIBDIR)/pkgconfig/asynctask.pc"
+
+uninstall: ## remove what install put there
+	$(Q)rm -rf "$(DESTDIR)$(LUADIR)/asynctask" "$(DESTDIR)$(CMODDIR)/asynctask"
+	$(Q)rm -f "$(DESTDIR)$(LIBDIR)/libasynctask.a" "$(DESTDIR)$(INCDIR)/asynctask.h" \
+	  "$(DESTDIR)$(LIBDIR)/pkgconfig/asynctask.pc"
+
+clean: ## remove what was built, LuaRocks' leftovers in the tree included
+	$(Q)rm -rf $(BUILD)
+	$(Q)rm -f asynctask/core.so csrc/*/*.o && rmdir asynctask 2>/dev/null || true
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+	@echo
+	@echo 'BUILD=dir  CC=...  CFLAGS=...  LUA=...  LUA_CFLAGS=...  PREFIX=dir  DESTDIR=dir  V=1'

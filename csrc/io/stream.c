@@ -1,0 +1,317 @@
+/* stream.c - the life of a stream: descriptor, poll handle, counting, closing; its class.
+** Owns the malloc'd at_stream; calls the kernel, reader.c, writer.c, ending.c. Loop thread only.
+** Invariants: an at_stream lives until its handle's close callback has run, its userdata is
+** collected and no operation points to it; it is polled only for what somebody wants; the handle
+** counts for the loop's life only while an operation waits or bytes are queued. */
+#include "io/stream.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "core/sched.h"
+#include "core/task.h"
+#include "io/address.h"
+
+struct at_scratch {
+  int refs; /* the registry's userdata, each stream */
+  char bytes[AT_STREAM_MARK];
+};
+
+static const char scratch_key = 's';
+
+/* ---- shared memory ---- */
+
+static void scratch_drop(at_scratch *scratch) {
+  if (scratch != NULL && --scratch->refs == 0) free(scratch);
+}
+
+static int l_scratch_gc(lua_State *L) {
+  at_scratch **holder = lua_touserdata(L, 1);
+  scratch_drop(*holder);
+  *holder = NULL;
+  return 0;
+}
+
+char *at_stream_scratch(at_stream *s) { return s->scratch->bytes; }
+
+/* ---- life ---- */
+
+void at_stream_hold(at_stream *s) { s->refs++; }
+
+void at_stream_drop(at_stream *s) {
+  if (--s->refs > 0) return;
+  at_buffer_free(&s->in);
+  scratch_drop(s->scratch);
+  free(s);
+}
+
+at_stream *at_stream_open_one(const at_streambox *box) {
+  at_stream *s = box->stream;
+  return s == NULL || s->closing ? NULL : s;
+}
+
+/* ---- polling ---- */
+
+static void on_poll(uv_poll_t *handle, int status, int events);
+
+void at_stream_update(at_stream *s) {
+  int events = 0;
+  if (s->fd < 0) return;
+  if (s->connecting != NULL || s->head != NULL) events |= UV_WRITABLE;
+  if (s->reading && !s->ended && s->in_status == 0) events |= UV_READABLE;
+  if (events != s->events) {
+    s->events = (unsigned char)events;
+    if (events == 0)
+      (void)uv_poll_stop(&s->poll); /* cannot fail */
+    else
+      (void)uv_poll_start(&s->poll, events, on_poll); /* fails for a closing handle only */
+  }
+  if (s->waits > 0 || s->head != NULL)
+    uv_ref((uv_handle_t *)&s->poll);
+  else
+    uv_unref((uv_handle_t *)&s->poll);
+}
+
+/* uv reports an error on the descriptor as UV_EBADF and stops polling: the calls themselves say
+** what it is. */
+static void on_poll(uv_poll_t *handle, int status, int events) {
+  at_stream *s = handle->data;
+  at_runtime *rt = s->rt;
+  at_stream_hold(s);
+  if (status < 0) {
+    events = s->events;
+    s->events = 0;
+  }
+  if (s->connecting != NULL) {
+    s->connected(s, 0);
+  } else {
+    if ((events & UV_WRITABLE) && s->fd >= 0) at_writer_flush(s);
+    if ((events & UV_READABLE) && s->fd >= 0) at_reader_receive(s);
+  }
+  at_sched_enter(rt);
+  if (s->fd >= 0) {
+    if (at_buffer_keep(&s->in) < 0) s->in_status = UV_ENOMEM;
+    at_stream_update(s);
+  }
+  at_stream_drop(s);
+}
+
+/* ---- closing ---- */
+
+static void on_closed(uv_handle_t *handle) { at_stream_drop(handle->data); }
+
+void at_stream_abort(at_stream *s) {
+  int fd = s->fd;
+  s->closing = 1;
+  if (fd < 0) return;
+  at_stream_hold(s);
+  s->fd = -1;
+  at_closable_remove(&s->closable);
+  uv_close((uv_handle_t *)&s->poll, on_closed);
+  (void)close(fd); /* whatever it says, the descriptor is gone */
+  if (s->connecting != NULL) s->connected(s, UV_EBADF);
+  at_reader_end(s, UV_EBADF);
+  at_writer_end(s, UV_EBADF);
+  at_ending_end(s, UV_EBADF);
+  at_stream_drop(s);
+}
+
+static void close_closable(at_runtime *rt, at_closable *c) {
+  at_stream *s = (at_stream *)(void *)((char *)c - offsetof(at_stream, closable));
+  (void)rt;
+  at_stream_abort(s);
+}
+
+/* ---- making ---- */
+
+at_streambox *at_stream_box(lua_State *L, at_runtime *rt) {
+  at_streambox *box;
+  if (rt->closing) luaL_error(L, "asynctask: the runtime of this state is closed");
+  luaL_checkstack(L, 3, "stream");
+  box = lua_newuserdatauv(L, sizeof *box, 0);
+  box->stream = NULL;
+  luaL_setmetatable(L, AT_STREAM_MT);
+  return box;
+}
+
+int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int is_socket) {
+  at_stream *s = calloc(1, sizeof *s);
+  int status;
+  if (s == NULL) return UV_ENOMEM;
+  status = uv_poll_init(rt->loop, &s->poll, fd);
+  if (status < 0) {
+    free(s);
+    return status;
+  }
+  uv_unref((uv_handle_t *)&s->poll);
+  s->poll.data = s;
+  s->rt = rt;
+  s->box = box;
+  s->fd = fd;
+  s->refs = 2;
+  s->is_socket = (unsigned char)is_socket;
+  lua_rawgetp(rt->A, LUA_REGISTRYINDEX, &scratch_key);
+  s->scratch = *(at_scratch **)lua_touserdata(rt->A, -1);
+  lua_pop(rt->A, 1);
+  s->scratch->refs++;
+  s->closable.close = close_closable;
+  at_closable_add(rt, &s->closable);
+  box->stream = s;
+  return 0;
+}
+
+/* ---- errors ---- */
+
+void at_stream_push_error(lua_State *L, int status, const char *op) {
+  switch (status) {
+    case UV_EBADF: at_error_push(L, "EBADF", "the stream is closed", op); break;
+    case UV_EBUSY: at_error_push(L, "EBUSY", "another task is reading this stream", op); break;
+    case UV_EMSGSIZE:
+      at_error_push(L, "EMSGSIZE", "no end within the most bytes that were to be looked at", op);
+      break;
+    default: at_error_push_uv(L, status, op, NULL);
+  }
+}
+
+int at_stream_failed(lua_State *L, at_runtime *rt, int status, const char *op) {
+  luaL_checkstack(L, 8, "stream");
+  at_stream_push_error(L, status, op);
+  at_task_failed(L, rt);
+  return 1;
+}
+
+/* ---- the class ---- */
+
+at_streambox *at_stream_self(lua_State *L) {
+  at_streambox *box = lua_touserdata(L, 1);
+  if (box != NULL && lua_getmetatable(L, 1)) {
+    int same = lua_rawequal(L, -1, lua_upvalueindex(3));
+    lua_pop(L, 1);
+    if (same) return box;
+  }
+  return luaL_checkudata(L, 1, AT_STREAM_MT); /* raises */
+}
+
+/* sockname() -> {host=, port=} or {path=}; nil, error when it has none. */
+static int l_stream_sockname(lua_State *L) {
+  at_stream *s = at_stream_self(L)->stream;
+  return at_address_push_name(L, s == NULL ? -1 : s->fd, 0);
+}
+
+static int l_stream_peername(lua_State *L) {
+  at_stream *s = at_stream_self(L)->stream;
+  return at_address_push_name(L, s == NULL ? -1 : s->fd, 1);
+}
+
+/* [-0, +1 or 2, m] true, or nil and the error of a getter or setter. */
+static int push_outcome(lua_State *L, int status, const char *op) {
+  if (status == 0) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushnil(L);
+  at_stream_push_error(L, status, op);
+  return 2;
+}
+
+static int on_argument(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return 1;
+  luaL_checktype(L, arg, LUA_TBOOLEAN);
+  return lua_toboolean(L, arg);
+}
+
+/* nodelay([on]) */
+static int l_stream_nodelay(lua_State *L) {
+  at_stream *s = at_stream_open_one(at_stream_self(L));
+  int on = on_argument(L, 2);
+  return push_outcome(L, s == NULL ? UV_EBADF : at_address_nodelay(s->fd, on), "nodelay");
+}
+
+/* keepalive([on [, seconds]]) */
+static int l_stream_keepalive(lua_State *L) {
+  at_stream *s = at_stream_open_one(at_stream_self(L));
+  int on = on_argument(L, 2);
+  lua_Integer seconds = luaL_optinteger(L, 3, 0);
+  luaL_argcheck(L, seconds >= 0 && seconds <= 32767, 3, "seconds out of range");
+  return push_outcome(L, s == NULL ? UV_EBADF : at_address_keepalive(s->fd, on, (int)seconds),
+                      "keepalive");
+}
+
+/* fd() -> integer, or nil once closed */
+static int l_stream_fd(lua_State *L) {
+  at_stream *s = at_stream_self(L)->stream;
+  if (s == NULL || s->fd < 0)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, s->fd);
+  return 1;
+}
+
+static int l_stream_tostring(lua_State *L) {
+  at_streambox *box = luaL_checkudata(L, 1, AT_STREAM_MT);
+  if (at_stream_open_one(box) == NULL)
+    lua_pushliteral(L, "asynctask.Stream (closed)");
+  else
+    lua_pushfstring(L, "asynctask.Stream: %p", (void *)box->stream);
+  return 1;
+}
+
+static int l_stream_gc(lua_State *L) {
+  at_streambox *box = lua_touserdata(L, 1);
+  at_stream *s = box->stream;
+  if (s == NULL) return 0;
+  box->stream = NULL;
+  s->box = NULL;
+  if (s->fd >= 0) at_ending_finish(s);
+  at_stream_drop(s);
+  return 0;
+}
+
+/* [-0, +0, m] fills the table at the top with functions whose third upvalue is the metatable at
+** `meta`: at_stream_self compares with it. */
+static void set_methods(lua_State *L, int meta, const luaL_Reg *methods) {
+  at_runtime_open(L);
+  luaL_getmetatable(L, AT_TASK_MT);
+  lua_pushvalue(L, meta);
+  luaL_setfuncs(L, methods, 3);
+}
+
+/* [-0, +0, m] core.net.Stream is the metatable: the Lua face adds lines and __close. */
+void at_stream_open(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg methods[] = {{"read", l_stream_read},
+                                     {"read_some", l_stream_read_some},
+                                     {"read_until", l_stream_read_until},
+                                     {"write", l_stream_write},
+                                     {"shutdown", l_stream_shutdown},
+                                     {"close", l_stream_close},
+                                     {"sockname", l_stream_sockname},
+                                     {"peername", l_stream_peername},
+                                     {"nodelay", l_stream_nodelay},
+                                     {"keepalive", l_stream_keepalive},
+                                     {"fd", l_stream_fd},
+                                     {NULL, NULL}};
+  static const luaL_Reg meta[] = {
+      {"__gc", l_stream_gc}, {"__tostring", l_stream_tostring}, {NULL, NULL}};
+  at_scratch **holder;
+  at_runtime_class(L, rt, AT_STREAM_MT, NULL, meta);
+  luaL_getmetatable(L, AT_STREAM_MT); /* stack: ... table metatable */
+  lua_getfield(L, -1, "__index");
+  set_methods(L, lua_absindex(L, -2), methods);
+  lua_pop(L, 1);
+  lua_setfield(L, -2, "Stream");
+
+  holder = lua_newuserdatauv(L, sizeof *holder, 0);
+  *holder = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_scratch_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  *holder = malloc(sizeof **holder);
+  if (*holder == NULL) luaL_error(L, "not enough memory");
+  (*holder)->refs = 1;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &scratch_key);
+}

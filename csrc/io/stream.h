@@ -1,0 +1,113 @@
+/* stream.h - a stream of bytes over a descriptor that can be polled: TCP and Unix sockets, pairs,
+** later pipes and terminals. What stream.c (lifetime), reader.c (reading), writer.c (writing) and
+** ending.c (shutdown, close) share. Loop thread only.
+**
+** Why uv_poll and our own calls, not uv_stream_t: libuv's queued writes raise SIGPIPE (it has no
+** MSG_NOSIGNAL), and its accept loop spins or drops clients when descriptors run out. */
+#ifndef AT_IO_STREAM_H
+#define AT_IO_STREAM_H
+
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "core/op.h"
+
+#define AT_STREAM_MT "asynctask.Stream"
+#define AT_STREAM_MARK (64 * 1024) /* bytes that wait in each direction before it is held up */
+#define AT_STREAM_LINE (16 * 1024 * 1024) /* a longer line is an error */
+
+typedef struct at_stream at_stream;
+
+/* The userdata. */
+typedef struct at_streambox {
+  at_stream *stream; /* counted; NULL before it was opened */
+} at_streambox;
+
+/* What the streams of one runtime share: the memory that is read into. */
+typedef struct at_scratch at_scratch;
+
+struct at_stream {
+  uv_poll_t poll;
+  at_closable closable;
+  at_runtime *rt;
+  at_streambox *box;   /* borrowed; NULL once collected */
+  at_scratch *scratch; /* counted */
+  int fd;              /* owned; -1 once closed */
+  int refs;            /* the handle, the box, each operation */
+  int waits;           /* operations that wait: the handle keeps the loop alive */
+  unsigned char events;     /* what is polled for */
+  unsigned char is_socket;
+  unsigned char reading;    /* reads ahead */
+  unsigned char ended;      /* end of file was read */
+  unsigned char shut;       /* our end was shut, or will be once the queue is empty */
+  unsigned char closing;    /* close was called */
+
+  struct at_connecting *connecting; /* tcp.c: borrowed from the kernel */
+  void (*connected)(at_stream *s, int status);
+
+  /* reader.c */
+  at_buffer in;
+  struct at_reading *reader; /* the one read that waits */
+  int in_status;             /* why reading failed */
+
+  /* writer.c */
+  struct at_chunk *head, *tail;       /* owned */
+  uint64_t queued, sent;              /* bytes that ever came into the queue, and left it */
+  struct at_ending *endings;          /* shutdowns and closes that wait for the queue */
+  int out_status;                     /* why writing failed */
+  struct at_linger *linger;           /* owned; while a close waits for the queue */
+};
+
+/* [-0, +1, m] pushes a Stream without descriptor. */
+at_streambox *at_stream_box(lua_State *L, at_runtime *rt);
+
+/* Gives it the descriptor, which is made non-blocking. 0, or a status (the descriptor is still the
+** caller's). No Lua. */
+int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int is_socket);
+
+/* [-0, +0, v] the box at argument 1 of a method. */
+at_streambox *at_stream_self(lua_State *L);
+
+/* The stream of a box if it is open and not being closed, else NULL. */
+at_stream *at_stream_open_one(const at_streambox *box);
+
+/* Counting, for operations: their streams outlive them. */
+void at_stream_hold(at_stream *s);
+void at_stream_drop(at_stream *s);
+
+/* Polls for what is wanted now, and keeps the loop alive or not. */
+void at_stream_update(at_stream *s);
+
+/* Closes at once, whatever is queued; what waits on it ends with EBADF. No Lua. */
+void at_stream_abort(at_stream *s);
+
+/* Memory to read into, valid until the callback returns. */
+char *at_stream_scratch(at_stream *s);
+
+/* [-0, +1, m] pushes the error object of a status, with words of our own for a closed stream. */
+void at_stream_push_error(lua_State *L, int status, const char *op);
+/* [-0, +1, m] pushes a Task that failed with it; returns 1. */
+int at_stream_failed(lua_State *L, at_runtime *rt, int status, const char *op);
+
+/* reader.c */
+int l_stream_read(lua_State *L);
+int l_stream_read_some(lua_State *L);
+int l_stream_read_until(lua_State *L);
+void at_reader_receive(at_stream *s);            /* there may be bytes to read */
+void at_reader_end(at_stream *s, int status);    /* the read that waits ends */
+
+/* writer.c */
+int l_stream_write(lua_State *L);
+void at_writer_flush(at_stream *s);              /* there may be room to write */
+void at_writer_end(at_stream *s, int status);    /* gives the queue up */
+
+/* ending.c */
+int l_stream_shutdown(lua_State *L);
+int l_stream_close(lua_State *L);
+void at_ending_drained(at_stream *s);            /* the queue is empty: does what waited for it */
+void at_ending_finish(at_stream *s);             /* closes, once the queue is empty */
+void at_ending_end(at_stream *s, int status);    /* ends what waits */
+
+void at_stream_open(lua_State *L, at_runtime *rt);
+
+#endif

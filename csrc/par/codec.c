@@ -1,0 +1,238 @@
+/* codec.c - what both directions of copying share: messages, bytecode, the set of values met, and
+** the names under which library functions and modules are known (S19).
+**
+** Messages and bytecode may be freed on any thread; the rest belongs to the state's thread. Names
+** are kept in a table with weak keys and collected again when package.loaded has changed. */
+#include "par/codec.h"
+
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+/* ---- bytecode and messages: any thread ---- */
+
+void at_code_release(at_code *code) {
+  if (atomic_fetch_sub_explicit(&code->refs, 1, memory_order_acq_rel) != 1) return;
+  free(code->bytes);
+  free(code);
+}
+
+void at_message_clear(at_message *m) {
+  int i;
+  for (i = 0; i < m->code_count; i++) at_code_release(m->codes[i]);
+  m->code_count = 0;
+  m->size = 0;
+}
+
+void at_message_free(at_message *m) {
+  at_message_clear(m);
+  free(m->data);
+  free(m->codes);
+  memset(m, 0, sizeof *m);
+}
+
+void at_message_move(at_message *to, at_message *from) {
+  at_message_free(to);
+  *to = *from;
+  memset(from, 0, sizeof *from);
+}
+
+/* ---- the set of values met: open addressing, emptied by counting rounds ---- */
+
+struct at_seen_entry {
+  const void *p;
+  size_t number;
+  uint32_t round; /* of another round: empty */
+};
+
+static size_t hash(const void *p) {
+  uint64_t x = (uint64_t)(uintptr_t)p;
+  x ^= x >> 32;
+  x *= UINT64_C(0x9E3779B97F4A7C15);
+  return (size_t)(x >> 20);
+}
+
+void at_seen_clear(at_seen *s) {
+  s->count = 0;
+  if (++s->round == 0) { /* after four thousand million messages */
+    if (s->entries != NULL) memset(s->entries, 0, s->capacity * sizeof *s->entries);
+    s->round = 1;
+  }
+}
+
+static struct at_seen_entry *find(const at_seen *s, const void *p) {
+  size_t i = hash(p) & (s->capacity - 1);
+  while (s->entries[i].round == s->round && s->entries[i].p != p) i = (i + 1) & (s->capacity - 1);
+  return &s->entries[i];
+}
+
+static int grow(at_seen *s) {
+  at_seen old = *s;
+  size_t i;
+  s->capacity = old.capacity ? old.capacity * 2 : 64;
+  s->entries = (struct at_seen_entry *)calloc(s->capacity, sizeof *s->entries);
+  if (s->entries == NULL) {
+    *s = old;
+    return 0;
+  }
+  for (i = 0; i < old.capacity; i++)
+    if (old.entries[i].round == s->round) *find(s, old.entries[i].p) = old.entries[i];
+  free(old.entries);
+  return 1;
+}
+
+size_t *at_seen_at(at_seen *s, const void *p, int *fresh) {
+  struct at_seen_entry *e;
+  if (s->count * 2 >= s->capacity && !grow(s)) return NULL;
+  e = find(s, p);
+  *fresh = e->round != s->round;
+  if (*fresh) {
+    e->p = p;
+    e->round = s->round;
+    s->count++;
+  }
+  return &e->number;
+}
+
+/* ---- names ---- */
+
+static void filter_add(at_codec *c, const void *p) {
+  size_t h = hash(p);
+  c->filter[(h >> 3) & 255] |= (unsigned char)(1u << (h & 7));
+}
+
+int at_codec_maybe_named(const at_codec *c, const void *p) {
+  size_t h = hash(p);
+  return c->filter[(h >> 3) & 255] & (1u << (h & 7));
+}
+
+/* Lua's own libraries: what a program has added to them in Lua is unknown to a fresh state. */
+static int is_standard(const char *module) {
+  static const char *const names[] = {LUA_GNAME,     LUA_COLIBNAME,   LUA_TABLIBNAME,
+                                      LUA_IOLIBNAME, LUA_OSLIBNAME,   LUA_STRLIBNAME,
+                                      LUA_UTF8LIBNAME, LUA_MATHLIBNAME, LUA_DBLIBNAME,
+                                      LUA_LOADLIBNAME, NULL};
+  int i;
+  for (i = 0; names[i] != NULL; i++)
+    if (strcmp(names[i], module) == 0) return 1;
+  return 0;
+}
+
+/* A weak hash of which modules there are. [-0, +0, -]; the table of loaded modules is at the top. */
+static size_t fingerprint(lua_State *L) {
+  size_t print = 1;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    print += hash(lua_topointer(L, -1)) | 1;
+    lua_pop(L, 1);
+  }
+  return print;
+}
+
+/* Names the functions of the module at the top. Stack: names, ..., module name, module. Those of
+** Lua's own libraries win over later ones, which often pass them on. [-0, +0, m] */
+static void name_functions(lua_State *L, at_codec *c, int names, const char *module) {
+  int standard = is_standard(module);
+  lua_pushnil(L);
+  while (lua_next(L, -2)) { /* stack: ... module key value */
+    if (lua_type(L, -2) == LUA_TSTRING && lua_rawlen(L, -2) > 0 && lua_isfunction(L, -1) &&
+        (!standard || lua_iscfunction(L, -1))) {
+      lua_pushvalue(L, -1);
+      if (lua_rawget(L, names) == LUA_TNIL || standard) {
+        filter_add(c, lua_topointer(L, -2));
+        lua_pushvalue(L, -2);
+        lua_createtable(L, 2, 0);
+        lua_pushstring(L, module);
+        lua_rawseti(L, -2, 1);
+        lua_pushvalue(L, -5);
+        lua_rawseti(L, -2, 2);
+        lua_rawset(L, names);
+      }
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+}
+
+/* Names what is in package.loaded (at the top); names is a new table. [-0, +0, m] */
+static void name_modules(lua_State *L, at_codec *c, int names) {
+  int loaded = lua_gettop(L);
+  lua_pushnil(L);
+  while (lua_next(L, loaded)) { /* stack: ... name module */
+    if (lua_type(L, -2) == LUA_TSTRING && (lua_istable(L, -1) || lua_isfunction(L, -1))) {
+      const char *module = lua_tostring(L, -2);
+      filter_add(c, lua_topointer(L, -1));
+      lua_pushvalue(L, -1);
+      lua_pushvalue(L, -3);
+      lua_rawset(L, names);
+      if (lua_istable(L, -1)) name_functions(L, c, names, module);
+    }
+    lua_pop(L, 1);
+  }
+}
+
+void at_codec_refresh(lua_State *L, at_codec *c, int codec, int force) {
+  size_t print;
+  c->named_fresh = 1;
+  luaL_checkstack(L, 12, "names");
+  lua_getiuservalue(L, codec, AT_CODEC_PACKAGE);
+  if (!lua_istable(L, -1)) { /* a state without the package library: nothing has a name */
+    lua_pop(L, 1);
+    return;
+  }
+  print = fingerprint(L);
+  if (print != c->named_print || force) { /* stack: loaded */
+    lua_getiuservalue(L, codec, AT_CODEC_NAMES);
+    lua_newtable(L);
+    lua_getmetatable(L, -2);
+    lua_setmetatable(L, -2);
+    lua_remove(L, -2);
+    lua_insert(L, -2); /* stack: names loaded */
+    memset(c->filter, 0, sizeof c->filter);
+    name_modules(L, c, lua_gettop(L) - 1);
+    lua_insert(L, -2);
+    lua_setiuservalue(L, codec, AT_CODEC_NAMES);
+    c->named_print = print;
+  }
+  lua_pop(L, 1);
+}
+
+/* ---- open, free ---- */
+
+/* [-0, +1, m] pushes a table with weak keys. */
+static void push_weak(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+}
+
+at_codec *at_codec_new(lua_State *L) {
+  at_codec *c = (at_codec *)lua_newuserdatauv(L, sizeof *c, AT_CODEC_VALUES);
+  memset(c, 0, sizeof *c);
+  c->seen.round = 1;
+  push_weak(L);
+  lua_setiuservalue(L, -2, AT_CODEC_NAMES);
+  push_weak(L);
+  lua_setiuservalue(L, -2, AT_CODEC_CODES);
+  lua_newtable(L);
+  lua_setiuservalue(L, -2, AT_CODEC_LOADED);
+  at_error_open(L);
+  luaL_getmetatable(L, AT_ERROR_MT);
+  lua_setiuservalue(L, -2, AT_CODEC_ERRORMT);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_setiuservalue(L, -2, AT_CODEC_PACKAGE);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  c->globals = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return c;
+}
+
+void at_codec_free(at_codec *c) {
+  at_message_free(&c->message);
+  free(c->seen.entries);
+  memset(&c->seen, 0, sizeof c->seen);
+}

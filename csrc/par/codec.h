@@ -1,0 +1,102 @@
+/* codec.h - values on their way from one lua_State to another: through one malloc'd message.
+**
+** A message is made by encode.c in the sender's state and read once by decode.c in the receiver's.
+** It never leaves the process (it holds pointers to bytecode), so the decoder trusts it. */
+#ifndef AT_PAR_CODEC_H
+#define AT_PAR_CODEC_H
+
+#include <stdatomic.h>
+
+#include "core/runtime.h"
+
+/* The bytecode of a function. Counted: senders remember it by function, messages carry it. */
+typedef struct at_code {
+  atomic_int refs;
+  lua_Integer id; /* unique in the process: receivers remember the loaded function by it */
+  size_t size, capacity;
+  char *bytes; /* owned */
+} at_code;
+
+void at_code_release(at_code *code); /* any thread */
+
+typedef struct at_message {
+  char *data; /* owned */
+  size_t size, capacity;
+  at_code **codes; /* owned, each counted */
+  int code_count, code_capacity;
+  int roots; /* values */
+} at_message;
+
+void at_message_clear(at_message *m); /* empty, but keeps its memory */
+void at_message_free(at_message *m);  /* any thread; m itself is not freed */
+void at_message_move(at_message *to, at_message *from); /* frees what `to` had */
+
+/* Tags. The low bits say what follows; the high bits say more about a table or function. */
+enum at_tag {
+  AT_T_NIL, AT_T_FALSE, AT_T_TRUE,
+  AT_T_INT8,    /* i8 */
+  AT_T_INT,     /* i64 */
+  AT_T_FLOAT,   /* f64 */
+  AT_T_SHORT,   /* u8 length, bytes */
+  AT_T_STRING,  /* u64 length, bytes */
+  AT_T_TABLE,   /* u32 items, u32 pairs, the items 1 to n, key value ... */
+  AT_T_LATER,   /* a table whose body (as above) follows after the roots, in order of appearance */
+  AT_T_FUNC,    /* u32 index of its code, u8 plain, u8 upvalues, then upvalues */
+  AT_T_REF,     /* u64 offset of the tag of the value meant */
+  AT_T_NAMED,   /* u32 length, module, u32 length, field; no field when that length is 0 */
+  AT_T_GLOBALS, /* the receiver's globals */
+  AT_T_NEWUP,   /* of a function: a value */
+  AT_T_SAMEUP,  /* of a function: u64 offset of another function, u8 which of its upvalues */
+  AT_T_MASK = 0x1f,
+  AT_T_ERROR = 0x20, /* a table that is an error object */
+  AT_T_SHARED = 0x80 /* something refers to this one */
+};
+
+/* What the values of a message are, for the paths in errors. */
+enum at_role { AT_ROLE_JOB, AT_ROLE_RESULT, AT_ROLE_ERROR };
+
+/* A set of pointers, each with a number: what one message has met. Emptied in O(1). */
+typedef struct at_seen {
+  struct at_seen_entry *entries;
+  size_t capacity, count;
+  uint32_t round;
+} at_seen;
+
+/* What one lua_State needs for both directions. Plain memory of a userdata. */
+typedef struct at_codec {
+  at_message message; /* being written */
+  at_seen seen;
+  unsigned char filter[256]; /* one bit or more for each named value: most others end here */
+  size_t named_print; /* fingerprint of package.loaded when the names were collected */
+  unsigned char named_fresh; /* compared in this message */
+  const void *globals;
+  int loaded_count;   /* functions remembered by the decoder */
+} at_codec;
+
+/* User values of the codec's userdata. */
+enum { AT_CODEC_NAMES = 1, AT_CODEC_CODES, AT_CODEC_LOADED, AT_CODEC_ERRORMT, AT_CODEC_PACKAGE,
+       AT_CODEC_VALUES = AT_CODEC_PACKAGE };
+
+/* [-0, +1, m] pushes a new codec. */
+at_codec *at_codec_new(lua_State *L);
+void at_codec_free(at_codec *c); /* what it owns; no Lua */
+
+/* [-0, +0, e] writes the values from `first` to the top into c->message; `codec` is the index of
+** the userdata. A value that cannot be copied raises, naming the path to it; c keeps the memory.
+** With role AT_ROLE_JOB the first value is the function. */
+void at_encode(lua_State *L, at_codec *c, int codec, int first, int role);
+
+/* [-0, +n, e] pushes the values of a message and returns their number. */
+int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m);
+
+/* codec.c for encode.c: the names by which values are known. */
+/* [-0, +0, m] looks whether package.loaded has changed; collects the names again if so, or `force`. */
+void at_codec_refresh(lua_State *L, at_codec *c, int codec, int force);
+/* True if `p` may have a name. */
+int at_codec_maybe_named(const at_codec *c, const void *p);
+
+/* The set. NULL: out of memory. `*fresh` says if the pointer is new; set the number then. */
+size_t *at_seen_at(at_seen *s, const void *p, int *fresh);
+void at_seen_clear(at_seen *s);
+
+#endif

@@ -1,0 +1,298 @@
+/* decode.c - makes the values of a message in the receiver's state. Runs on its thread.
+**
+** The message is from encode.c of this process and is trusted; it belongs to the caller, so raising
+** (out of memory, a module that cannot be loaded) leaks nothing. Recursion is bounded by what
+** encode.c wrote: deeper tables come on a list after the roots. May call `require`. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "par/codec.h"
+
+#define LOADED_MAX 256 /* functions remembered; beyond that all are forgotten */
+
+typedef struct decoder {
+  lua_State *L;
+  at_codec *c;
+  const at_message *m;
+  const char *p;
+  int codec;   /* stack index of the codec's userdata */
+  int refs;    /* stack index of a table offset -> value, or nil */
+  int pending; /* stack index of the list of tables and functions that are filled later, or nil */
+  lua_Integer pending_first, pending_last;
+} decoder;
+
+static void decode_value(decoder *d);
+
+static void take(decoder *d, void *to, size_t n) {
+  memcpy(to, d->p, n);
+  d->p += n;
+}
+
+static uint32_t take_u32(decoder *d) {
+  uint32_t v;
+  take(d, &v, sizeof v);
+  return v;
+}
+
+static uint64_t take_u64(decoder *d) {
+  uint64_t v;
+  take(d, &v, sizeof v);
+  return v;
+}
+
+static unsigned char take_u8(decoder *d) {
+  return (unsigned char)*d->p++;
+}
+
+/* [-0, +0, m] the table at `list` (made now if nil) gets the value at the top under n. */
+static void list_set(lua_State *L, int list, lua_Integer n) {
+  if (lua_isnil(L, list)) {
+    lua_newtable(L);
+    lua_replace(L, list);
+  }
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, list, n);
+}
+
+/* [-0, +0, m] the value at the top is referred to later. */
+static void share(decoder *d, int tag, size_t offset) {
+  if (tag & AT_T_SHARED) list_set(d->L, d->refs, (lua_Integer)offset);
+}
+
+/* [-0, +0, m] the value at the top is filled later. */
+static void fill_later(decoder *d) {
+  list_set(d->L, d->pending, ++d->pending_last);
+}
+
+/* ---- tables ---- */
+
+static int hint(uint32_t n) {
+  return n > INT_MAX / 2 ? INT_MAX / 2 : (int)n;
+}
+
+/* [-0, +0, m] fills the table at the top. */
+static void decode_items(decoder *d, uint32_t items, uint32_t pairs) {
+  lua_State *L = d->L;
+  int table = lua_gettop(L);
+  uint32_t i;
+  for (i = 1; i <= items; i++) {
+    decode_value(d);
+    lua_rawseti(L, table, (lua_Integer)i);
+  }
+  for (i = 0; i < pairs; i++) {
+    decode_value(d);
+    decode_value(d);
+    lua_rawset(L, table);
+  }
+}
+
+static void be_error_object(decoder *d, int tag) {
+  if (!(tag & AT_T_ERROR)) return;
+  lua_getiuservalue(d->L, d->codec, AT_CODEC_ERRORMT);
+  lua_setmetatable(d->L, -2);
+}
+
+static void decode_table(decoder *d, int tag, size_t offset) {
+  uint32_t items = take_u32(d), pairs = take_u32(d);
+  lua_createtable(d->L, hint(items), hint(pairs));
+  share(d, tag, offset);
+  be_error_object(d, tag);
+  decode_items(d, items, pairs);
+}
+
+/* ---- functions ---- */
+
+typedef struct piece {
+  const char *bytes;
+  size_t size;
+} piece;
+
+static const char *read_code(lua_State *L, void *ud, size_t *size) {
+  piece *piece_ = (piece *)ud;
+  (void)L;
+  *size = piece_->size;
+  piece_->size = 0;
+  return piece_->bytes;
+}
+
+/* [-0, +1, e] */
+static void load_code(lua_State *L, const at_code *code) {
+  piece rest = {code->bytes, code->size};
+  if (lua_load(L, read_code, &rest, "=(job)", "b") != LUA_OK) lua_error(L);
+}
+
+/* [-0, +1, e] a function without state: loaded once, then remembered. */
+static void push_plain(decoder *d, const at_code *code, int upvalues) {
+  lua_State *L = d->L;
+  int i;
+  lua_getiuservalue(L, d->codec, AT_CODEC_LOADED);
+  if (lua_rawgeti(L, -1, code->id) == LUA_TNIL) {
+    lua_pop(L, 1);
+    load_code(L, code); /* stack: loaded function */
+    for (i = 1; i <= upvalues; i++) {
+      lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+      lua_setupvalue(L, -2, i);
+    }
+    if (++d->c->loaded_count > LOADED_MAX) {
+      lua_newtable(L);
+      lua_copy(L, -1, -3);
+      lua_setiuservalue(L, d->codec, AT_CODEC_LOADED);
+      d->c->loaded_count = 1;
+    }
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, code->id);
+  }
+  lua_remove(L, -2);
+}
+
+/* [-0, +0, e] reads the upvalues of the function at the top. */
+static void decode_upvalues(decoder *d, int upvalues) {
+  lua_State *L = d->L;
+  int function = lua_gettop(L), i;
+  for (i = 1; i <= upvalues; i++) {
+    if (take_u8(d) == AT_T_NEWUP) {
+      decode_value(d);
+      lua_setupvalue(L, function, i);
+    } else {
+      uint64_t other = take_u64(d);
+      int number = take_u8(d);
+      lua_rawgeti(L, d->refs, (lua_Integer)other);
+      lua_upvaluejoin(L, function, i, -1, number + 1);
+      lua_pop(L, 1);
+    }
+  }
+}
+
+static void decode_function(decoder *d, int tag, size_t offset) {
+  const at_code *code = d->m->codes[take_u32(d)];
+  int how = take_u8(d), upvalues = take_u8(d);
+  if (how == 1) push_plain(d, code, upvalues);
+  else load_code(d->L, code);
+  share(d, tag, offset);
+  if (how == 0) decode_upvalues(d, upvalues);
+  else if (how == 2) fill_later(d);
+}
+
+/* ---- names ---- */
+
+/* [-1, +1, e] replaces the module's name at the top by the module. */
+static void load_module(lua_State *L) {
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushvalue(L, -2);
+  if (lua_rawget(L, -2) == LUA_TNIL) { /* stack: name loaded nil */
+    lua_pop(L, 2);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+    lua_pushliteral(L, "require");
+    lua_rawget(L, -2);
+    lua_replace(L, -2);
+    lua_insert(L, -2);
+    lua_call(L, 1, 1); /* stack: module */
+  } else {
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+  }
+}
+
+static void decode_named(decoder *d) {
+  lua_State *L = d->L;
+  uint32_t n = take_u32(d);
+  const char *module = d->p;
+  uint32_t m;
+  lua_pushlstring(L, module, n);
+  d->p += n;
+  load_module(L);
+  m = take_u32(d);
+  if (m == 0) return;
+  lua_pushlstring(L, d->p, m);
+  d->p += m;
+  if (lua_istable(L, -2)) lua_gettable(L, -2); /* stack: module value */
+  if (!lua_isfunction(L, -1)) {
+    lua_pushlstring(L, module, n);
+    lua_pushlstring(L, d->p - m, m);
+    luaL_error(L, "no function '%s.%s' in the receiving state", lua_tostring(L, -2),
+               lua_tostring(L, -1));
+  }
+  lua_remove(L, -2);
+}
+
+/* ---- any value ---- */
+
+static void decode_string(decoder *d, size_t n) {
+  lua_pushlstring(d->L, d->p, n);
+  d->p += n;
+}
+
+/* [-0, +1, e] */
+static void decode_value(decoder *d) {
+  lua_State *L = d->L;
+  size_t offset = (size_t)(d->p - d->m->data);
+  int tag = take_u8(d);
+  int64_t integer;
+  lua_Number number;
+  luaL_checkstack(L, 8, "values");
+  switch (tag & AT_T_MASK) {
+    case AT_T_NIL: lua_pushnil(L); break;
+    case AT_T_FALSE: lua_pushboolean(L, 0); break;
+    case AT_T_TRUE: lua_pushboolean(L, 1); break;
+    case AT_T_INT8: lua_pushinteger(L, (signed char)take_u8(d)); break;
+    case AT_T_INT:
+      take(d, &integer, sizeof integer);
+      lua_pushinteger(L, (lua_Integer)integer);
+      break;
+    case AT_T_FLOAT:
+      take(d, &number, sizeof number);
+      lua_pushnumber(L, number);
+      break;
+    case AT_T_SHORT: decode_string(d, take_u8(d)); break;
+    case AT_T_STRING: decode_string(d, (size_t)take_u64(d)); break;
+    case AT_T_TABLE: decode_table(d, tag, offset); break;
+    case AT_T_LATER:
+      lua_newtable(L);
+      share(d, tag, offset);
+      be_error_object(d, tag);
+      fill_later(d);
+      break;
+    case AT_T_FUNC: decode_function(d, tag, offset); break;
+    case AT_T_REF: lua_rawgeti(L, d->refs, (lua_Integer)take_u64(d)); break;
+    case AT_T_NAMED: decode_named(d); break;
+    default: lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); /* AT_T_GLOBALS */
+  }
+}
+
+/* Fills what was too deep, in the order of appearance; each may put more on the list. */
+static void decode_pending(decoder *d) {
+  lua_State *L = d->L;
+  int top = lua_gettop(L);
+  while (d->pending_first <= d->pending_last) {
+    lua_rawgeti(L, d->pending, d->pending_first); /* stack: ... value */
+    lua_pushnil(L);
+    lua_rawseti(L, d->pending, d->pending_first++);
+    if (lua_istable(L, -1)) {
+      uint32_t items = take_u32(d), pairs = take_u32(d);
+      decode_items(d, items, pairs);
+    } else {
+      lua_Debug info;
+      lua_pushvalue(L, -1);
+      lua_getinfo(L, ">u", &info);
+      decode_upvalues(d, info.nups);
+    }
+    lua_settop(L, top);
+  }
+}
+
+int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
+  decoder d = {L, c, m, m->data, codec, 0, 0, 1, 0};
+  int roots = 0;
+  luaL_checkstack(L, 10, "values");
+  lua_pushnil(L);
+  d.refs = lua_gettop(L);
+  lua_pushnil(L);
+  d.pending = lua_gettop(L);
+  for (; roots < m->roots; roots++) decode_value(&d);
+  decode_pending(&d);
+  lua_remove(L, d.refs);
+  lua_remove(L, d.refs);
+  return roots;
+}

@@ -1,0 +1,343 @@
+/* pool.c - the queue of jobs that have not started, and the threads that take from it.
+**
+** One pool a root state, apart from the pool for blocking calls. Threads start when a job finds none
+** idle, up to the size. Submitting and cancelling: loop threads of the root and of the workers;
+** closing: the root's loop thread. No Lua here.
+** Invariants: a worker in the idle list has announced itself and has not been nudged since; whoever
+** takes it out of the list nudges it. A nudged worker that has other things to do passes the nudge
+** on, so a job never waits behind running Lua code while another worker sleeps. */
+#define _GNU_SOURCE
+#include "par/pool.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define STACK_BYTES (4 * 1024 * 1024)
+#define THREADS_MAX 1024
+#define FAIR_TAKE 16 /* every so many takes look at the root's queue first */
+
+/* ---- lists of jobs; all under the mutex ---- */
+
+static void list_append(at_joblist *list, at_job *job) {
+  if (list->head == NULL) list->tail = &list->head;
+  job->next = NULL;
+  job->prev = list->tail;
+  *list->tail = job;
+  list->tail = &job->next;
+}
+
+static void list_push(at_joblist *list, at_job *job) {
+  if (list->head == NULL) {
+    list_append(list, job);
+    return;
+  }
+  job->next = list->head;
+  job->next->prev = &job->next;
+  job->prev = &list->head;
+  list->head = job;
+}
+
+static void list_remove(at_joblist *list, at_job *job) {
+  *job->prev = job->next;
+  if (job->next != NULL) job->next->prev = job->prev;
+  else list->tail = job->prev;
+}
+
+/* A job may be in either; only the tail needs to know which. */
+static void queue_remove(at_pool *pool, at_job *job) {
+  int is_nested = pool->nested.head != NULL && pool->nested.tail == &job->next;
+  list_remove(is_nested ? &pool->nested : &pool->queue, job);
+  atomic_fetch_sub(&pool->waiting, 1);
+}
+
+/* ---- waking ---- */
+
+void at_pool_nudge(at_worker *w) {
+  if (!atomic_exchange(&w->nudged, 1)) at_post(w->inbox, &w->nudge);
+}
+
+static at_worker *pop_idle(at_pool *pool) {
+  at_worker *w = pool->idle;
+  if (w != NULL) {
+    pool->idle = w->next_idle;
+    w->asleep = 0;
+  }
+  return w;
+}
+
+static void remove_idle(at_pool *pool, at_worker *w) {
+  at_worker **link = &pool->idle;
+  while (*link != w) link = &(*link)->next_idle;
+  *link = w->next_idle;
+  w->asleep = 0;
+}
+
+int at_pool_sleep(at_worker *w) {
+  at_pool *pool = w->pool;
+  int sleeps;
+  pthread_mutex_lock(&pool->mutex);
+  sleeps = atomic_load(&pool->waiting) == 0 && !atomic_load(&pool->closing) &&
+           !atomic_load(&w->cancels);
+  if (sleeps) {
+    w->asleep = 1;
+    w->next_idle = pool->idle;
+    pool->idle = w;
+    w->registered = 1;
+  }
+  pthread_mutex_unlock(&pool->mutex);
+  return sleeps;
+}
+
+void at_pool_awake(at_worker *w, int busy) {
+  at_pool *pool = w->pool;
+  at_worker *other = NULL;
+  if (!w->registered) return;
+  w->registered = 0;
+  pthread_mutex_lock(&pool->mutex);
+  if (w->asleep) remove_idle(pool, w);
+  else if (busy && atomic_load(&pool->waiting) > 0) other = pop_idle(pool);
+  pthread_mutex_unlock(&pool->mutex);
+  if (other != NULL) at_pool_nudge(other);
+}
+
+/* ---- threads ---- */
+
+/* Workers take no signal but the interrupting one, and those that a fault of their own raises. */
+static void worker_mask(sigset_t *set) {
+  static const int open[] = {SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+  size_t i;
+  sigfillset(set);
+  for (i = 0; i < sizeof open / sizeof *open; i++) sigdelset(set, open[i]);
+}
+
+static int start_thread(at_worker *w) {
+  pthread_attr_t attr;
+  sigset_t mask, old;
+  int error = pthread_attr_init(&attr);
+  if (error != 0) return -error;
+  (void)pthread_attr_setstacksize(&attr, STACK_BYTES); /* else the default size */
+  worker_mask(&mask);
+  pthread_sigmask(SIG_SETMASK, &mask, &old);
+  error = pthread_create(&w->thread, &attr, at_worker_main, w);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  (void)pthread_attr_destroy(&attr);
+  return -error;
+}
+
+static void on_nudge(at_runtime *rt, at_mail *mail) {
+  if (rt != NULL) atomic_store(&at_worker_self->nudged, 0);
+  (void)mail;
+}
+
+/* Under the mutex, so that the new thread finds itself in the list. */
+static int add_worker(at_pool *pool) {
+  at_worker *w = (at_worker *)calloc(1, sizeof *w);
+  int status;
+  if (w == NULL) return UV_ENOMEM;
+  w->pool = pool;
+  w->nudge.receive = on_nudge;
+  w->next = pool->workers;
+  status = start_thread(w);
+  if (status < 0) {
+    free(w);
+    return status;
+  }
+  pool->workers = w;
+  pool->alive++;
+  return 0;
+}
+
+/* ---- jobs in and out ---- */
+
+int at_pool_submit(at_pool *pool, at_job *job, int nested) {
+  at_worker *w = NULL;
+  int status = 0;
+  job->pool = pool;
+  job->state = AT_JOB_QUEUED;
+  pthread_mutex_lock(&pool->mutex);
+  if (atomic_load(&pool->closing)) {
+    status = UV_ECANCELED;
+  } else {
+    w = pop_idle(pool);
+    if (w == NULL && pool->alive < pool->size) {
+      status = add_worker(pool);
+      if (pool->alive > 0) status = 0; /* the others come to it */
+    }
+    if (status == 0) {
+      if (nested) list_push(&pool->nested, job);
+      else list_append(&pool->queue, job);
+      atomic_fetch_add(&pool->waiting, 1);
+    }
+  }
+  pthread_mutex_unlock(&pool->mutex);
+  if (w != NULL) at_pool_nudge(w);
+  return status;
+}
+
+at_job *at_pool_take(at_worker *w) {
+  at_pool *pool = w->pool;
+  at_job *job;
+  if (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0) return NULL;
+  pthread_mutex_lock(&pool->mutex);
+  job = pool->nested.head;
+  if (job == NULL || (++pool->takes % FAIR_TAKE == 0 && pool->queue.head != NULL))
+    job = pool->queue.head;
+  if (job != NULL) {
+    queue_remove(pool, job);
+    job->state = AT_JOB_TAKEN;
+    job->worker = w;
+  }
+  pthread_mutex_unlock(&pool->mutex);
+  return job;
+}
+
+void at_pool_ended(at_job *job) {
+  at_pool *pool = job->pool;
+  pthread_mutex_lock(&pool->mutex);
+  if (job->state == AT_JOB_TAKEN && atomic_load(&job->cancelled)) {
+    job->worker->doomed--;
+    pool->doomed--;
+  }
+  job->state = AT_JOB_ENDED;
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+int at_pool_cancel(at_pool *pool, at_job *job) {
+  at_worker *w = NULL;
+  int queued, asleep = 0;
+  pthread_mutex_lock(&pool->mutex);
+  queued = job->state == AT_JOB_QUEUED;
+  if (queued) {
+    queue_remove(pool, job);
+    job->state = AT_JOB_ENDED;
+  } else if (job->state == AT_JOB_TAKEN) {
+    w = job->worker;
+    asleep = w->asleep;
+    if (asleep) remove_idle(pool, w);
+    atomic_store(&job->cancelled, 1);
+    atomic_store(&w->cancels, 1);
+    w->doomed++;
+    if (pool->doomed++ == 0 && at_interrupt_prepare(pool) == 0)
+      pthread_cond_broadcast(&pool->changed);
+  }
+  pthread_mutex_unlock(&pool->mutex);
+  if (w != NULL) {
+    at_pool_nudge(w);
+    if (!asleep) at_interrupt_signal(w);
+  }
+  return queued;
+}
+
+/* ---- the end ---- */
+
+/* Takes everything out of the queue. Under the mutex; the list is the caller's. */
+static at_job *take_all(at_pool *pool) {
+  at_job *all = NULL, *job;
+  while ((job = pool->nested.head != NULL ? pool->nested.head : pool->queue.head) != NULL) {
+    queue_remove(pool, job);
+    job->state = AT_JOB_ENDED;
+    job->next = all;
+    all = job;
+  }
+  return all;
+}
+
+static void end_all(at_job *job, int outcome, int status) {
+  while (job != NULL) {
+    at_job *next = job->next;
+    at_job_end(job, outcome, status);
+    job = next;
+  }
+}
+
+void at_pool_exit(at_worker *w, int failed) {
+  at_pool *pool = w->pool;
+  at_job *lost = NULL;
+  pthread_mutex_lock(&pool->mutex);
+  if (w->asleep) remove_idle(pool, w);
+  w->exited = 1;
+  if (--pool->alive == 0 && failed) lost = take_all(pool);
+  pthread_cond_broadcast(&pool->changed);
+  pthread_mutex_unlock(&pool->mutex);
+  end_all(lost, AT_JOB_FAILED, UV_ENOMEM);
+}
+
+static void wait_a_little(at_pool *pool, long milliseconds) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += milliseconds * 1000000L;
+  if (until.tv_nsec >= 1000000000L) {
+    until.tv_nsec -= 1000000000L;
+    until.tv_sec++;
+  }
+  (void)pthread_cond_timedwait(&pool->changed, &pool->mutex, &until);
+}
+
+/* Interrupts again and again until every worker has left. Under the mutex. A C function that runs in
+** a worker and does not return keeps us here: its thread uses our memory. */
+static void wait_for_workers(at_pool *pool) {
+  long pause = 1;
+  while (pool->alive > 0) {
+    at_worker *w;
+    for (w = pool->workers; w != NULL; w = w->next) {
+      int asleep = w->asleep;
+      if (w->exited || w->inbox == NULL) continue;
+      if (asleep) remove_idle(pool, w);
+      at_pool_nudge(w); /* a lock-free push: fine under the mutex */
+      if (!asleep) at_interrupt_signal(w);
+    }
+    wait_a_little(pool, pause);
+    if (pause < 20) pause *= 2;
+  }
+}
+
+void at_pool_close(at_pool *pool) {
+  at_job *dropped;
+  at_worker *w;
+  pthread_mutex_lock(&pool->mutex);
+  atomic_store(&pool->closing, 1);
+  dropped = take_all(pool);
+  wait_for_workers(pool);
+  pthread_cond_broadcast(&pool->changed); /* the reaper */
+  pthread_mutex_unlock(&pool->mutex);
+  end_all(dropped, AT_JOB_STOPPED, 0);
+  if (pool->reaping) pthread_join(pool->reaper, NULL);
+  while ((w = pool->workers) != NULL) {
+    pool->workers = w->next;
+    pthread_join(w->thread, NULL);
+    if (w->inbox != NULL) at_inbox_release(w->inbox);
+    free(w);
+  }
+  pthread_mutex_destroy(&pool->mutex);
+  pthread_cond_destroy(&pool->changed);
+  free(pool->path);
+  free(pool->cpath);
+  free(pool);
+}
+
+int at_pool_default_size(void) {
+  const char *text = getenv("ASYNCTASK_THREADS");
+  long size = text != NULL ? strtol(text, NULL, 10) : 0;
+  if (size <= 0) size = (long)uv_available_parallelism();
+  return size > THREADS_MAX ? THREADS_MAX : (int)size;
+}
+
+at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const char *cpath) {
+  at_pool *pool = (at_pool *)calloc(1, sizeof *pool);
+  if (pool == NULL) return NULL;
+  pool->path = path != NULL ? strdup(path) : NULL;
+  pool->cpath = cpath != NULL ? strdup(cpath) : NULL;
+  if ((path != NULL && pool->path == NULL) || (cpath != NULL && pool->cpath == NULL)) {
+    free(pool->path);
+    free(pool->cpath);
+    free(pool);
+    return NULL;
+  }
+  pthread_mutex_init(&pool->mutex, NULL); /* default attributes: cannot fail */
+  pthread_cond_init(&pool->changed, NULL);
+  pool->size = size;
+  pool->opener = opener;
+  return pool;
+}

@@ -1,0 +1,128 @@
+/* worker.c - the thread of one worker: its lua_State, its runtime, and what it does next.
+**
+** Owns the state and runs everything in it; nobody else touches it. In order: what is ready, then a
+** new job, then it sleeps in its loop, where a nudge (mail to its inbox), a timer or I/O wakes it.
+** While jobs wait in an await the worker takes further ones (S21). */
+#define _GNU_SOURCE
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/sched.h"
+#include "par/pool.h"
+
+#define SPIN_MICROSECONDS 20
+#define LOOK_NANOSECONDS 100000 /* at the loop, between jobs that do not wait */
+#define ALLOC_MAX ((size_t)1 << 60) /* interrupt.c asks for more to raise a memory error */
+
+__thread at_worker *at_worker_self;
+
+static void *allocate(void *ud, void *block, size_t old, size_t size) {
+  (void)ud;
+  (void)old;
+  if (size == 0) {
+    free(block);
+    return NULL;
+  }
+  return size >= ALLOC_MAX ? NULL : realloc(block, size);
+}
+
+/* ---- opening ---- */
+
+static void set_package(lua_State *L, const char *field, const char *value) {
+  if (value == NULL) return;
+  lua_getglobal(L, LUA_LOADLIBNAME);
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, field);
+  lua_pop(L, 1);
+}
+
+/* stack: worker */
+static int l_worker_open(lua_State *L) {
+  at_worker *w = (at_worker *)lua_touserdata(L, 1);
+  luaL_openlibs(L);
+  set_package(L, "path", w->pool->path);
+  set_package(L, "cpath", w->pool->cpath);
+  luaL_requiref(L, "asynctask.core", w->pool->opener, 0);
+  w->rt = at_runtime_get(L);
+  w->codec = at_par_get(L)->codec;
+  w->rt->quiet = 1;
+  at_interrupt_open(L);
+  return 0;
+}
+
+static int open_state(at_worker *w) {
+  w->L = lua_newstate(allocate, NULL);
+  if (w->L == NULL) return UV_ENOMEM;
+  lua_pushcfunction(w->L, l_worker_open);
+  lua_pushlightuserdata(w->L, w);
+  if (lua_pcall(w->L, 1, 0, 0) == LUA_OK) return 0;
+  lua_close(w->L);
+  return UV_ENOMEM;
+}
+
+/* ---- running ---- */
+
+/* The loop has woken it: before anything runs it takes itself out of the list of idle workers. */
+static void on_enter(at_runtime *rt) {
+  at_worker *w = at_worker_self;
+  if (w != NULL && w->registered) at_pool_awake(w, at_sched_has_work(rt));
+}
+
+static void look_at_loop(at_worker *w, uint64_t *looked) {
+  uint64_t now = uv_hrtime();
+  if (now - *looked < LOOK_NANOSECONDS) return;
+  *looked = now;
+  (void)at_runtime_pump(w->rt, 0);
+}
+
+static void sleep_in_loop(at_worker *w) {
+  if (!at_pool_sleep(w)) return;
+  if (at_inbox_spin(w->rt, SPIN_MICROSECONDS)) at_sched_enter(w->rt);
+  else (void)at_runtime_pump(w->rt, 1);
+  at_pool_awake(w, 0);
+}
+
+static void work(at_worker *w) {
+  uint64_t looked = uv_hrtime();
+  while (!atomic_load_explicit(&w->pool->closing, memory_order_relaxed)) {
+    at_job *job;
+    if (atomic_load_explicit(&w->cancels, memory_order_relaxed)) at_job_tell(w, w->rt->L);
+    (void)at_inbox_poll(w->rt);
+    if (at_sched_has_work(w->rt)) at_sched_enter(w->rt);
+    job = at_pool_take(w);
+    if (job != NULL) {
+      at_job_start(w, job);
+      at_sched_enter(w->rt);
+    } else if (!at_sched_has_work(w->rt)) {
+      sleep_in_loop(w);
+    }
+    look_at_loop(w, &looked);
+  }
+}
+
+/* The pool closes: the jobs that were started are sent back, the state goes. */
+static void leave(at_worker *w) {
+  w->rt->entered = NULL;
+  at_job_drop(w);
+  lua_close(w->L);
+}
+
+void *at_worker_main(void *worker) {
+  at_worker *w = (at_worker *)worker;
+  int status;
+  at_worker_self = w;
+  status = open_state(w);
+  if (status == 0) {
+    pthread_mutex_lock(&w->pool->mutex);
+    w->inbox = at_inbox_retain(w->rt->inbox);
+    pthread_mutex_unlock(&w->pool->mutex);
+    w->rt->entered = on_enter;
+    at_external_add(w->rt); /* its loop lives as long as the pool */
+    work(w);
+    leave(w);
+  }
+  at_worker_self = NULL;
+  at_pool_exit(w, status != 0);
+  return NULL;
+}
