@@ -6,7 +6,7 @@ max_line_length = 120
 exclude_files = { "build", "build-*", "asynctask", ".luarocks", "lua_modules" }
 
 -- What a spec overwrites on purpose stays visible in the spec.
-files["spec"] = { std = "lua54+busted" }
+files["spec"] = { std = "lua54+busted", ignore = { "512" } } -- 512: a loop that is left at once
 files["spec/run.lua"] = { globals = { "arg" } }
 files["*.rockspec"] = { std = "rockspec" }
 files[".luacheckrc"] = { std = "luacheckrc" }

@@ -92,6 +92,7 @@ build = {
     asynctask = "lua/asynctask/init.lua",
     ["asynctask.iterator"] = "lua/asynctask/iterator.lua",
     ["asynctask.main"] = "lua/asynctask/main.lua",
+    ["asynctask.meta"] = "lua/asynctask/meta.lua",
     ["asynctask.net"] = "lua/asynctask/net.lua",
     ["asynctask.signal"] = "lua/asynctask/signal.lua",
   },

@@ -14,6 +14,17 @@ local PATH = "lua/asynctask/meta.lua"
 
 local core = require("asynctask.core")
 
+--- The table of methods behind a metatable: __index, or what an __index in C keeps as an upvalue.
+local function methods_of(metatable)
+  local index = metatable.__index
+  if type(index) ~= "function" then return index end
+  for i = 1, 255 do
+    local name, value = debug.getupvalue(index, i)
+    if not name then return nil end
+    if type(value) == "table" and value ~= debug.getregistry()["asynctask.Task"] then return value end
+  end
+end
+
 --- What is registered: class -> set of names.
 local function registered()
   local found = { ["asynctask.core"] = {} }
@@ -33,10 +44,8 @@ local function registered()
     local ours = type(name) == "string" and name:find("^asynctask")
     if ours and type(metatable) == "table" and metatable.__name == name then
       local methods = {}
-      if type(metatable.__index) == "table" then
-        for method, f in pairs(metatable.__index) do
-          if type(f) == "function" and debug.getinfo(f, "S").what == "C" then methods[method] = true end
-        end
+      for method, f in pairs(methods_of(metatable) or {}) do
+        if type(f) == "function" and debug.getinfo(f, "S").what == "C" then methods[method] = true end
       end
       if next(methods) then found[name] = methods end
     end

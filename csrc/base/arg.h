@@ -6,6 +6,8 @@
 #include <lua.h>
 #include <stddef.h>
 
+#pragma GCC visibility push(hidden)
+
 /* [-0, +0, v] a string without embedded zero bytes, not empty. Numbers are not accepted. */
 const char *at_arg_path(lua_State *L, int arg);
 
@@ -29,5 +31,7 @@ lua_Integer at_arg_field_integer(lua_State *L, int arg, const char *field, lua_I
 
 /* [-0, +0, v] a boolean field of the options table `arg` (or none). */
 int at_arg_field_boolean(lua_State *L, int arg, const char *field, int fallback);
+
+#pragma GCC visibility pop
 
 #endif

@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef struct at_buffer {
   const char *bytes; /* the first byte not taken; in `memory`, or borrowed */
   size_t size;       /* bytes not taken */
@@ -32,5 +34,7 @@ int at_buffer_keep(at_buffer *b);
 
 /* Takes `size` bytes off the front. An empty buffer gives large memory back. */
 void at_buffer_take(at_buffer *b, size_t size);
+
+#pragma GCC visibility pop
 
 #endif

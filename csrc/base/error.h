@@ -5,6 +5,8 @@
 
 #include <lua.h>
 
+#pragma GCC visibility push(hidden)
+
 #define AT_ERROR_MT "asynctask.error"
 
 /* [-0, +1, m] pushes an error object with this code ("ECANCELED"), message and op (NULL: none). */
@@ -27,5 +29,7 @@ void at_error_open(lua_State *L);
 
 /* error{...} -> error object */
 int l_error_new(lua_State *L);
+
+#pragma GCC visibility pop
 
 #endif

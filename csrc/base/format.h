@@ -7,6 +7,8 @@
 #include <lua.h>
 #include <stddef.h>
 
+#pragma GCC visibility push(hidden)
+
 #define AT_FORMATS_MAX 64 /* formats in one call */
 
 enum at_format { AT_FORMAT_LINE, AT_FORMAT_LINE_KEEP, AT_FORMAT_NUMBER, AT_FORMAT_ALL,
@@ -46,5 +48,7 @@ int at_format_search(at_plan *plan, const char *bytes, size_t size, int ended);
 
 /* [-0, +n, m] pushes the n values of an answered plan; plan->end bytes may then be taken. */
 int at_format_push(lua_State *L, const at_plan *plan, const char *bytes);
+
+#pragma GCC visibility pop
 
 #endif

@@ -23,10 +23,6 @@ void at_await_push(lua_State *L, at_runtime *rt) { at_fixed_push(L, rt, AT_A_AWA
 
 void at_flat_push(lua_State *L, at_runtime *rt) { at_fixed_push(L, rt, AT_A_FLAT); }
 
-int at_await_can_yield(lua_State *L, const at_runtime *rt) {
-  return L == rt->running && lua_isyieldable(L);
-}
-
 /* ---- why an await is not possible ---- */
 
 /* The name of the C function nearest to the top that Lua cannot yield across, or NULL. */
@@ -79,12 +75,16 @@ static int raise_aimed(lua_State *L, at_runtime *rt) {
 
 /* ---- suspending ---- */
 
-static int await_k(lua_State *L, int status, lua_KContext mode);
+static int await_k(lua_State *L, int status, lua_KContext ctx);
 
-static int suspend(lua_State *L, at_runtime *rt, lua_KContext ctx, lua_KFunction k) {
+/* A continuation finds the runtime in its context, with the mode in the low bits: an upvalue costs more. */
+#define runtime_of(ctx) ((at_runtime *)((uintptr_t)(ctx) & ~(uintptr_t)3))
+#define mode_of(ctx) ((int)((uintptr_t)(ctx)&3))
+
+static int suspend(lua_State *L, at_runtime *rt, int mode, lua_KFunction k) {
   rt->current->task.flags &= (uint16_t)~AT_F_RESUMED;
   rt->yielding = 1;
-  return lua_yieldk(L, 0, ctx, k);
+  return lua_yieldk(L, 0, (lua_KContext)((uintptr_t)rt | (uintptr_t)mode), k);
 }
 
 /* Has the scheduler woken this coroutine? Somebody's stray resume has not. */
@@ -96,7 +96,7 @@ static int woken(lua_State *L, at_runtime *rt) {
 }
 
 static int raise_k(lua_State *L, int status, lua_KContext ctx) {
-  at_runtime *rt = at_rt(L);
+  at_runtime *rt = runtime_of(ctx);
   (void)status;
   if (!woken(L, rt)) return lua_yieldk(L, 0, ctx, raise_k);
   return raise_aimed(L, rt);
@@ -116,23 +116,23 @@ static int cancelled(lua_State *L, at_runtime *rt) {
 }
 
 /* A budget that was spent is a cancellation point only where no value would be lost. */
-static int budget_k(lua_State *L, int status, lua_KContext mode) {
-  at_runtime *rt = at_rt(L);
+static int budget_k(lua_State *L, int status, lua_KContext ctx) {
+  at_runtime *rt = runtime_of(ctx);
   at_task *t = lua_touserdata(L, 1);
   (void)status;
-  if (!woken(L, rt)) return lua_yieldk(L, 0, mode, budget_k);
+  if (!woken(L, rt)) return lua_yieldk(L, 0, ctx, budget_k);
   if (at_op_refused(rt) && ((t->flags & AT_F_OBSERVED) || t->kind != AT_OP))
     return raise_aimed(L, rt);
-  return outcome(L, rt, t, (int)mode);
+  return outcome(L, rt, t, mode_of(ctx));
 }
 
 /* stack: task. Woken: by what it awaited, or by a cancellation. */
-static int await_k(lua_State *L, int status, lua_KContext mode) {
-  at_runtime *rt = at_rt(L);
+static int await_k(lua_State *L, int status, lua_KContext ctx) {
+  at_runtime *rt = runtime_of(ctx);
   at_task *t = lua_touserdata(L, 1);
   at_coro *c = rt->current;
   (void)status;
-  if (!woken(L, rt)) return lua_yieldk(L, 0, mode, await_k);
+  if (!woken(L, rt)) return lua_yieldk(L, 0, ctx, await_k);
   c->task.flags &= (uint16_t)~AT_F_PEEK;
   if (c->task.flags & AT_F_WOKEN_CANCEL) {
     c->task.flags &= (uint16_t)~AT_F_WOKEN_CANCEL;
@@ -140,12 +140,12 @@ static int await_k(lua_State *L, int status, lua_KContext mode) {
   } else if (t->kind == AT_TURN && at_op_refused(rt)) {
     return raise_aimed(L, rt);
   }
-  return outcome(L, rt, t, (int)mode);
+  return outcome(L, rt, t, mode_of(ctx));
 }
 
 static int handoff_k(lua_State *L, int status, lua_KContext ctx) {
   (void)status;
-  if (!woken(L, at_rt(L))) return lua_yieldk(L, 0, ctx, handoff_k);
+  if (!woken(L, runtime_of(ctx))) return lua_yieldk(L, 0, ctx, handoff_k);
   return 1;
 }
 

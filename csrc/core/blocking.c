@@ -5,8 +5,8 @@
 **
 ** Wake-ups are chained: a submit wakes a thread only if none is on its way, and a thread that takes
 ** work wakes the next one if more is left; so a burst of short calls costs few wake-ups. When all
-** threads hang and the queue does not move for STALL_MS, a supervisor adds a thread beyond the size
-** (up to THREADS_HARD); such a thread ends when it finds nothing to do. */
+** threads hang and the queue does not move for STALL_MS, a supervisor doubles them beyond the size (up
+** to THREADS_HARD); a thread beyond the size ends when it finds nothing to do. */
 #include "core/blocking.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@
 #define THREADS_MIN 4
 #define THREADS_MAX 16
 #define THREADS_HARD 256
-#define STALL_MS 40
+#define STALL_MS 20
 #define STACK_BYTES (256 * 1024)
 
 enum { WORK_QUEUED = 1, WORK_RUNNING };
@@ -29,6 +29,7 @@ static struct {
   pthread_cond_t wake;         /* idle threads wait here */
   pthread_cond_t full;         /* the supervisor waits here for a queue that nobody takes from */
   at_work *head, **tail;       /* tail NULL: the queue is empty and was never used */
+  int queued;                  /* works in the queue */
   int size;                    /* threads at most while calls return; 0: not chosen yet */
   int threads, idle, waking;   /* started; waiting on `wake`; on their way to the queue */
   int supervised;              /* the supervisor runs */
@@ -52,6 +53,7 @@ static void queue_append(at_work *w) {
   w->prev = pool.tail;
   *pool.tail = w;
   pool.tail = &w->next;
+  pool.queued++;
 }
 
 static void queue_remove(at_work *w) {
@@ -60,6 +62,7 @@ static void queue_remove(at_work *w) {
     w->next->prev = w->prev;
   else
     pool.tail = w->prev;
+  pool.queued--;
 }
 
 /* Threads. */
@@ -132,26 +135,34 @@ static int add_thread(void) {
   return status;
 }
 
+/* The queue stands still: every thread hangs in its call. Under the mutex. */
+static void add_threads(void) {
+  int more = pool.threads < pool.queued ? pool.threads : pool.queued;
+  while (more-- > 0 && pool.threads < THREADS_HARD)
+    if (add_thread() != 0) break; /* tried again after another interval */
+}
+
+/* Waits for STALL_MS, whatever happens. Under the mutex. */
+static void wait_interval(void) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += STALL_MS * 1000000L;
+  if (until.tv_nsec >= 1000000000L) {
+    until.tv_nsec -= 1000000000L;
+    until.tv_sec++;
+  }
+  while (pthread_cond_timedwait(&pool.full, &pool.mutex, &until) == 0) continue;
+}
+
 static void *supervisor_main(void *unused) {
   (void)unused;
   pthread_mutex_lock(&pool.mutex);
   for (;;) {
-    unsigned long seen = pool.taken;
-    struct timespec until;
-    while (pool.head == NULL || pool.idle > 0) {
-      pthread_cond_wait(&pool.full, &pool.mutex);
-      seen = pool.taken;
-    }
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += STALL_MS * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-      until.tv_nsec -= 1000000000L;
-      until.tv_sec++;
-    }
-    while (pthread_cond_timedwait(&pool.full, &pool.mutex, &until) == 0)
-      ; /* a signal is only news of more work */
-    if (pool.head != NULL && pool.taken == seen && pool.threads < THREADS_HARD)
-      (void)add_thread(); /* tried again after another interval */
+    unsigned long seen;
+    while (pool.head == NULL || pool.idle > 0) pthread_cond_wait(&pool.full, &pool.mutex);
+    seen = pool.taken;
+    wait_interval();
+    if (pool.head != NULL && pool.taken == seen) add_threads();
   }
   return NULL;
 }
@@ -183,14 +194,14 @@ static void receive(at_runtime *rt, at_mail *mail) {
     w->op.class->release(&w->op);
     return;
   }
-  if (w->counted) at_external_remove(rt);
-  w->counted = 0;
+  at_blocking_count(&w->op, 0);
   at_op_done(&w->op);
 }
 
 int at_blocking_submit(at_runtime *rt, at_work *w, void (*run)(at_work *w)) {
   int status;
   w->run = run;
+  w->counted = 0;
   w->mail.receive = receive;
   w->inbox = at_inbox_retain(rt->inbox);
   w->state = WORK_QUEUED;
@@ -204,9 +215,15 @@ int at_blocking_submit(at_runtime *rt, at_work *w, void (*run)(at_work *w)) {
     at_inbox_release(w->inbox);
     return status;
   }
-  w->counted = 1; /* the work may be over by now, but its mail is received on this thread */
-  at_external_add(rt);
+  at_blocking_count(&w->op, 1); /* its mail is received on this thread: not before this */
   return 0;
+}
+
+void at_blocking_count(at_op *op, int on) {
+  at_work *w = (at_work *)(void *)op;
+  if (on && !w->counted) at_external_add(op->rt);
+  if (!on && w->counted) at_external_remove(op->rt);
+  w->counted = on != 0;
 }
 
 int at_blocking_cancel(at_op *op) {
@@ -216,8 +233,7 @@ int at_blocking_cancel(at_op *op) {
   queued = w->state == WORK_QUEUED;
   if (queued) queue_remove(w);
   pthread_mutex_unlock(&pool.mutex);
-  if (w->counted) at_external_remove(op->rt); /* nobody waits for it any more */
-  w->counted = 0;
+  at_blocking_count(op, 0);
   if (queued) at_inbox_release(w->inbox);
   return queued;
 }

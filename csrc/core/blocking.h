@@ -7,6 +7,8 @@
 #include "core/op.h"
 #include "core/post.h"
 
+#pragma GCC visibility push(hidden)
+
 /* An operation whose C side is one blocking piece of work. Embed as the first member of a request:
 ** `at_work work; ...`; &r->work.op is its at_op. */
 typedef struct at_work {
@@ -29,7 +31,13 @@ int at_blocking_submit(at_runtime *rt, at_work *w, void (*run)(at_work *w));
 ** taken out (release it), 0 if it runs (at_op_done will come). */
 int at_blocking_cancel(at_op *op);
 
+/* Running work whose Task was cancelled keeps no loop alive; `on` says that something else waits for
+** it to end now, or no longer does. Loop thread. */
+void at_blocking_count(at_op *op, int on);
+
 /* Threads at most; 0: leave as it is. Returns the number in force. Any thread. */
 int at_blocking_size(int threads);
+
+#pragma GCC visibility pop
 
 #endif

@@ -21,32 +21,39 @@
 
 /* ---- rings of what an owner owns ---- */
 
-at_task **at_scope_ring(at_runtime *rt) {
+at_leaf **at_scope_ring(at_runtime *rt) {
   at_coro *c = rt->current;
   return c->ext != NULL && c->ext->inner != NULL ? &c->ext->inner->owned : &c->owned;
 }
 
-void at_ring_add(at_task **ring, at_task *t) {
-  t->owned_next = *ring;
-  t->owned_prev = ring;
-  if (*ring != NULL) (*ring)->owned_prev = &t->owned_next;
+void at_ring_add(at_leaf **ring, at_leaf *t) {
+  t->next = *ring;
+  t->prev = ring;
+  if (*ring != NULL) (*ring)->prev = &t->next;
   *ring = t;
 }
 
-void at_ring_remove(at_task *t) {
-  if (t->owned_prev == NULL) return;
-  *t->owned_prev = t->owned_next;
-  if (t->owned_next != NULL) t->owned_next->owned_prev = t->owned_prev;
-  t->owned_prev = NULL;
-  t->owned_next = NULL;
+void at_ring_remove(at_leaf *t) {
+  if (t->prev == NULL) return;
+  *t->prev = t->next;
+  if (t->next != NULL) t->next->prev = t->prev;
+  t->prev = NULL;
+  t->next = NULL;
 }
 
-void at_ring_pass(at_task **from, at_task **to) {
-  at_task *t;
+void at_ring_pass(at_leaf **from, at_leaf **to) {
+  at_leaf *t;
   while ((t = *from) != NULL) {
     at_ring_remove(t);
     if (to != NULL) at_ring_add(to, t);
   }
+}
+
+int at_ring_add_coro(at_runtime *rt, at_leaf **ring, at_coro *c) {
+  at_ext *e = at_ext_get(rt, c);
+  if (e == NULL) return UV_ENOMEM;
+  at_ring_add(ring, &e->proxy);
+  return 0;
 }
 
 /* ---- ext records ---- */
@@ -61,13 +68,15 @@ at_ext *at_ext_get(at_runtime *rt, at_coro *c) {
     return NULL;
   memset(e, 0, sizeof *e);
   e->task = c;
+  e->proxy.task.kind = AT_PROXY;
+  e->proxy.u.ext = e;
   c->ext = e;
   return e;
 }
 
 /* Takes a scope out of its task, wherever it is in the chain. */
-static void leave(at_runtime *rt, at_scope *s, at_task **to) {
-  at_timer_remove(rt, &s->deadline);
+static void leave(at_runtime *rt, at_scope *s, at_leaf **to) {
+  at_timer_remove(rt, &s->deadline.task);
   at_unanchor(rt, s->error);
   s->error = 0;
   s->task = NULL;
@@ -83,6 +92,7 @@ void at_ext_release(at_runtime *rt, at_coro *c) {
     outer = s->outer;
     leave(rt, s, NULL);
   }
+  at_ring_remove(&e->proxy);
   at_unanchor(rt, e->error);
   c->ext = NULL;
   e->next = rt->free_ext;
@@ -192,7 +202,7 @@ static int cancel_leaf(lua_State *L, at_runtime *rt, at_task *t, int error) {
   if (at_task_settled(t) || (t->flags & AT_F_SHARED)) return 0;
   switch (t->kind) {
     case AT_DELAY:
-      slot = t->u.slot;
+      slot = at_leaf_of(t)->u.slot;
       at_timer_remove(rt, t);
       at_anchor_push(L, rt, slot);
       if (error != 0)
@@ -207,11 +217,11 @@ static int cancel_leaf(lua_State *L, at_runtime *rt, at_task *t, int error) {
       return at_source_cancel(L, rt, t, error);
     case AT_OP:
     case AT_COMBINE:
-      if (t->u.op == NULL) { /* made, and not bound to a request */
+      if (at_leaf_of(t)->u.op == NULL) { /* made, and not bound to a request */
         at_task_settle(rt, t, AT_CANCELLED);
         return 1;
       }
-      at_anchor_push(L, rt, t->u.op->slot);
+      at_anchor_push(L, rt, at_leaf_of(t)->u.op->slot);
       lua_pushnil(L); /* lets go what the operation kept there */
       lua_setiuservalue(L, -2, 1);
       if (error != 0) {
@@ -229,18 +239,18 @@ static int cancel_leaf(lua_State *L, at_runtime *rt, at_task *t, int error) {
 }
 
 /* Cancels everything in a ring; coroutine tasks go to the work list. */
-static void cancel_ring(lua_State *L, at_runtime *rt, at_task **ring, int error, at_ext **work) {
-  at_task *t;
+static void cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error, at_ext **work) {
+  at_leaf *t;
   while ((t = *ring) != NULL) {
     at_ring_remove(t);
-    if (t->kind == AT_CORO) {
-      at_coro *c = (at_coro *)t;
-      if (aim(L, rt, c, error)) {
-        c->ext->next = *work;
-        *work = c->ext;
+    if (t->task.kind == AT_PROXY) {
+      at_ext *e = t->u.ext;
+      if (aim(L, rt, e->task, error)) {
+        e->next = *work;
+        *work = e;
       }
     } else {
-      cancel_leaf(L, rt, t, t->flags & AT_F_NOUV ? 0 : error);
+      cancel_leaf(L, rt, &t->task, t->task.flags & AT_F_NOUV ? 0 : error);
     }
   }
 }
@@ -320,8 +330,8 @@ at_scope *at_scope_enter(lua_State *L, at_runtime *rt, int kind) {
   luaL_setmetatable(L, SCOPE_MT);
   e = at_ext_get(rt, c);
   if (e == NULL) luaL_error(L, "not enough memory");
-  s->deadline.kind = AT_DEADLINE;
-  s->deadline.index = -1;
+  s->deadline.task.kind = AT_DEADLINE;
+  s->deadline.task.index = -1;
   s->kind = (uint8_t)kind;
   s->task = c;
   s->outer = e->inner;
@@ -388,8 +398,8 @@ static int call_in_scope(lua_State *L, int f, int kind, long long ns) {
   if (ns >= 0 && ns != INT64_MAX) {
     uint64_t due = ns == 0 ? 0 : at_timer_now(rt) + (uint64_t)ns;
     if (ns == 0) {
-      at_scope_expire(L, rt, &s->deadline);
-    } else if (at_timer_add(rt, &s->deadline, due) < 0) {
+      at_scope_expire(L, rt, &s->deadline.task);
+    } else if (at_timer_add(rt, &s->deadline.task, due) < 0) {
       at_scope_leave(rt, s);
       return luaL_error(L, "not enough memory");
     }

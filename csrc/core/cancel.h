@@ -4,25 +4,29 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 enum at_scope_kind { AT_SCOPE_PLAIN, AT_SCOPE_SHIELD, AT_SCOPE_DEADLINE };
 
 /* An inner scope of a coroutine task or of the main chunk. Lives in a userdata on the stack of the
 ** function that made it. */
 typedef struct at_scope {
-  at_task deadline;       /* AT_DEADLINE: an entry of the timer heap */
+  at_leaf deadline;       /* AT_DEADLINE: an entry of the timer heap */
   struct at_scope *outer; /* next scope of the same task, NULL: the task itself */
   at_coro *task;          /* whose scope it is; NULL once left */
-  at_task *owned;
+  at_leaf *owned;
   int error;              /* anchor of the error aimed at it, 0: not cancelled */
   uint8_t kind;
 } at_scope;
 
 /* The ring that a task made now belongs to. */
-at_task **at_scope_ring(at_runtime *rt);
-void at_ring_add(at_task **ring, at_task *t);
-void at_ring_remove(at_task *t);
+at_leaf **at_scope_ring(at_runtime *rt);
+void at_ring_add(at_leaf **ring, at_leaf *t);
+void at_ring_remove(at_leaf *t);
 /* The owner ended: what is pending passes on (`to` NULL: to nobody). */
-void at_ring_pass(at_task **from, at_task **to);
+void at_ring_pass(at_leaf **from, at_leaf **to);
+/* A coroutine task joins the ring; 0 or UV_ENOMEM. */
+int at_ring_add_coro(at_runtime *rt, at_leaf **ring, at_coro *c);
 
 /* [-0, +1, m] pushes a scope and enters it. */
 at_scope *at_scope_enter(lua_State *L, at_runtime *rt, int kind);
@@ -55,5 +59,7 @@ at_ext *at_ext_get(at_runtime *rt, at_coro *c); /* NULL: out of memory */
 /* [-0, +0, m] adds with_timeout, shield, pcall, cancelling, is_cancelled to the table at the top. */
 void at_cancel_functions(lua_State *L, at_runtime *rt);
 void at_cancel_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

@@ -127,7 +127,7 @@ static void conclude(combination *c, int winner) {
   unlink_all(c);
   t->index = winner;
   t->flags |= AT_F_LAZY;
-  t->u.op = NULL;
+  at_leaf_of(t)->u.op = NULL;
   free(c);
   at_task_settle(rt, t, state);
   at_unanchor(rt, slot);

@@ -4,6 +4,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 /* task.c, at the first read: makes the result of a combination that succeeded. [-0, +0, m] */
 void at_combine_convert(lua_State *L, at_runtime *rt, at_task *t, int index);
 /* task.c: pushes the error of a combination that faulted or was cancelled by a member. [-0, +1, m] */
@@ -13,5 +15,7 @@ void at_combine_push_errors(lua_State *L, at_runtime *rt, int index);
 
 /* [-0, +0, m] adds when_all, when_any, each to the table at the top. */
 void at_combine_functions(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

@@ -4,6 +4,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 #define AT_IDLE_LIMIT 1024 /* coroutines kept for reuse */
 
 /* One for each coroutine that exists, by number. */
@@ -26,5 +28,7 @@ int at_copool_take(lua_State *L, at_runtime *rt, lua_State **co);
 /* Gives it back (reusable: finished, stack empty but for the body), or lets it go. No Lua. */
 void at_copool_put(at_runtime *rt, int number, lua_State *co, int reusable);
 void at_copool_close(at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

@@ -4,7 +4,11 @@
 
 #include "core/runtime.h"
 
+#pragma GCC visibility push(hidden)
+
 /* [-0, +1, m] pushes a table with create, resume, wrap, status, close that replace coroutine's. */
 void at_coroutine_push(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

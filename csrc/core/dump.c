@@ -34,8 +34,8 @@ static void push_awaited(lua_State *L, at_runtime *rt, const at_coro *c) {
     at_sched_push_task(L, rt, (at_coro *)t);
     at_task_push_label(L, rt, t, -1);
     lua_remove(L, -2);
-  } else if ((t->kind == AT_OP || t->kind == AT_COMBINE) && t->u.op != NULL) {
-    at_op_push_task(L, t->u.op);
+  } else if ((t->kind == AT_OP || t->kind == AT_COMBINE) && at_leaf_of(t)->u.op != NULL) {
+    at_op_push_task(L, at_leaf_of(t)->u.op);
     at_task_push_label(L, rt, t, -1);
     lua_remove(L, -2);
   } else {

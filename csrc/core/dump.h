@@ -4,11 +4,15 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 /* [-0, +1, m] pushes a text with a line for each live coroutine task: what it is, what it waits for,
 ** and the line of Lua that waits. */
 void at_dump_push(lua_State *L, at_runtime *rt);
 
 /* [-0, +0, m] adds tasks, dump, census to the table at the top. */
 void at_dump_functions(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

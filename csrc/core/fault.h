@@ -5,6 +5,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct at_frame {
   char source[60]; /* as lua_Debug.short_src */
   char name[40];
@@ -51,5 +53,7 @@ void at_fault_close(lua_State *L, at_runtime *rt);
 /* [-0, +0, m] adds on_unobserved, unobserved to the table at the top. */
 void at_fault_functions(lua_State *L, at_runtime *rt);
 void at_fault_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

@@ -125,8 +125,11 @@ static int l_is_task(lua_State *L) {
 /* owned(t) -> whether the running scope owns it */
 static int l_owned(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  at_task *t = at_task_check(L, rt, 1), *o;
-  for (o = *at_scope_ring(rt); o != NULL && o != t; o = o->owned_next) continue;
+  at_task *t = at_task_check(L, rt, 1);
+  const at_leaf *o, *leaf = t->kind != AT_CORO ? at_leaf_of(t)
+                            : ((at_coro *)t)->ext != NULL ? &((at_coro *)t)->ext->proxy
+                                                          : NULL;
+  for (o = *at_scope_ring(rt); o != NULL && o != leaf; o = o->next) continue;
   lua_pushboolean(L, o != NULL);
   return 1;
 }

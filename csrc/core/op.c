@@ -15,12 +15,8 @@ static at_task *new_task(lua_State *L, at_runtime *rt) {
   at_task *t;
   luaL_checkstack(L, 4, "operation");
   t = at_task_new(L, rt, AT_OP, 1);
-  at_ring_add(at_scope_ring(rt), t);
+  at_ring_add(at_scope_ring(rt), at_leaf_of(t));
   return t;
-}
-
-int at_op_refused(at_runtime *rt) {
-  return (rt->current->task.flags & AT_F_CANCELLING) != 0;
 }
 
 at_task *at_op_new(lua_State *L, at_runtime *rt) {
@@ -29,6 +25,15 @@ at_task *at_op_new(lua_State *L, at_runtime *rt) {
 }
 
 at_task *at_op_new_always(lua_State *L, at_runtime *rt) { return new_task(L, rt); }
+
+/* The request becomes that of the Task, which is anchored in `slot`. */
+static void attach(at_op *op, at_runtime *rt, at_task *t, const at_opclass *class, int slot) {
+  op->class = class;
+  op->rt = rt;
+  op->task = t;
+  op->slot = slot;
+  at_leaf_of(t)->u.op = op;
+}
 
 void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, size_t size) {
   at_op *op;
@@ -42,12 +47,15 @@ void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *cl
     at_task_fault(L, rt, -2);
     return NULL;
   }
-  op->class = class;
-  op->rt = rt;
-  op->task = t;
-  op->slot = slot;
-  t->u.op = op;
+  attach(op, rt, t, class, slot);
   return op;
+}
+
+void at_op_bind(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, at_op *op) {
+  int slot;
+  lua_pushvalue(L, -1);
+  slot = at_anchor(L, rt); /* may raise: the request is untouched */
+  attach(op, rt, t, class, slot);
 }
 
 static void release(at_op *op) {
@@ -59,7 +67,7 @@ static void release(at_op *op) {
 
 /* The Task has settled: request and Task part. */
 static void detach(at_op *op) {
-  op->task->u.op = NULL;
+  at_leaf_of(op->task)->u.op = NULL;
   op->task = NULL;
   at_unanchor(op->rt, op->slot);
   op->slot = 0;
@@ -96,7 +104,7 @@ void at_op_done(at_op *op) {
   at_runtime *rt = op->rt;
   if (op->task == NULL || rt == NULL || rt->closing) {
     if (op->task != NULL) {
-      op->task->u.op = NULL;
+      at_leaf_of(op->task)->u.op = NULL;
       op->task = NULL;
     }
     release(op);
@@ -166,7 +174,7 @@ void at_op_close(at_runtime *rt) {
   at_op *op;
   while ((op = rt->done_head) != NULL) {
     rt->done_head = op->next;
-    if (op->task != NULL) op->task->u.op = NULL;
+    if (op->task != NULL) at_leaf_of(op->task)->u.op = NULL;
     op->task = NULL;
     release(op);
   }
@@ -174,10 +182,10 @@ void at_op_close(at_runtime *rt) {
 }
 
 void at_op_cancel(at_runtime *rt, at_task *t) {
-  at_op *op = t->u.op;
+  at_op *op = at_leaf_of(t)->u.op;
   int slot = op->slot;
   int released = !op->ended && op->class->cancel != NULL && op->class->cancel(op);
-  t->u.op = NULL;
+  at_leaf_of(t)->u.op = NULL;
   op->task = NULL;
   op->slot = 0;
   if (released) release(op);

@@ -23,6 +23,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct at_opclass {
   const char *name; /* as in error objects and dumps: "open", "connect" */
 
@@ -71,6 +73,10 @@ at_task *at_op_new_always(lua_State *L, at_runtime *rt);
 ** Task with ENOMEM. */
 void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, size_t size);
 
+/* [-0, +0, m] the same for a request in zeroed memory of the caller's, which class->release gives
+** back to the caller: what is recycled, or lies in a handle. */
+void at_op_bind(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, at_op *op);
+
 /* [-0, +0, m] settles a just started operation with the status; the request is released. */
 void at_op_fail(lua_State *L, at_op *op, int status);
 
@@ -88,7 +94,9 @@ void at_op_push_task(lua_State *L, at_op *op);
 void at_op_push_error(lua_State *L, at_op *op, int status);
 
 /* [-0, +0, -] true if an operation that started now would never begin (a cancelled scope). */
-int at_op_refused(at_runtime *rt);
+static inline int at_op_refused(const at_runtime *rt) {
+  return (rt->current->task.flags & AT_F_CANCELLING) != 0;
+}
 
 /* sched.c settles the operations that have ended; protected. */
 void at_op_drain(lua_State *L, at_runtime *rt);
@@ -99,5 +107,7 @@ void at_op_close(at_runtime *rt);
 void at_op_drain_failed(lua_State *L, at_runtime *rt);
 /* cancel.c: the Task is cancelled by its owner or its holder. No Lua. */
 void at_op_cancel(at_runtime *rt, at_task *t);
+
+#pragma GCC visibility pop
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "core/runtime.h"
 
+#pragma GCC visibility push(hidden)
+
 /* A message. Its memory belongs to the sender until `receive` is called, which takes it. */
 typedef struct at_mail {
   struct at_mail *next;
@@ -32,5 +34,7 @@ void at_inbox_ref(at_runtime *rt, int on);
 
 int at_inbox_open(at_runtime *rt);   /* 0 or a uv status */
 void at_inbox_close(at_runtime *rt); /* messages still inside are received with NULL */
+
+#pragma GCC visibility pop
 
 #endif

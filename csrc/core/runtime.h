@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef struct at_runtime at_runtime;
 typedef struct at_task at_task;
 typedef struct at_coro at_coro;
@@ -49,6 +51,8 @@ struct at_runtime {
   lua_State *running;   /* the coroutine entered last: a task's, or a generator in it; NULL: none */
   at_coro *ready_head, *ready_tail;
   at_coro *handoff;     /* a child that the resumer has to start (deep spawns) */
+  int loading;          /* number + 1 of a coroutine that is being loaded: a failed start left it */
+  lua_State *loaded;    /* that coroutine */
   int body;             /* what a body returned: enum at_body */
   int nest;             /* nested starts on the C stack */
   int budget;           /* settled awaits left in this turn */
@@ -166,5 +170,7 @@ void at_external_remove(at_runtime *rt);
 /* Runs the loop: once and blocking, or without blocking. Nothing of Lua may be running. Returns
 ** false when nothing is left that could make progress. */
 int at_runtime_pump(at_runtime *rt, int block);
+
+#pragma GCC visibility pop
 
 #endif

@@ -57,16 +57,26 @@ static void stray_hook(lua_State *L, lua_Debug *ar) {
                 "task wrap a coroutine of their own");
 }
 
-/* [-0, +1, -] pushes the userdata of a live task: it has an anchor, or it is in its first slice and at
-** the top of whoever started it. */
+/* The task is in its first slice, at the top of whoever started it, or its coroutine's anchor holds it. */
 void at_sched_push_task(lua_State *L, at_runtime *rt, at_coro *c) {
-  if (c->task.u.slot != 0) {
-    at_anchor_push(L, rt, c->task.u.slot);
+  if (c->task.flags & AT_F_ANCHORED) {
+    at_anchor_push(L, rt, rt->cells[c->task.index].slot);
   } else {
     lua_State *from = c->link.from;
     lua_pushvalue(from, -1);
     if (from != L) lua_xmove(from, L, 1);
   }
+}
+
+/* [-0, +0, -] the task at L's top is about to outlive its first slice: it takes the place of its
+** coroutine in the anchor table, and holds the coroutine in its user value until it has a result. */
+static void anchor_task(lua_State *L, at_runtime *rt, at_coro *c) {
+  lua_pushthread(c->co);
+  lua_xmove(c->co, L, 1);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, -1);
+  at_anchor_set(L, rt, rt->cells[c->task.index].slot);
+  c->task.flags |= AT_F_ANCHORED;
 }
 
 /* Is the fault at co's top what was aimed at the task itself? Then its error takes its place. */
@@ -81,35 +91,58 @@ static int replace_own(at_runtime *rt, at_coro *c, lua_State *co) {
   return 1;
 }
 
+/* stack of from: task result */
+static void finish_otherwise(at_runtime *rt, lua_State *from, at_coro *c, int how) {
+  switch (how) {
+    case AT_BODY_MANY:
+      lua_setiuservalue(from, -2, 1);
+      c->task.flags |= AT_F_MANY;
+      at_task_settle(rt, &c->task, AT_SUCCEEDED);
+      break;
+    case AT_BODY_FAULT:
+      (void)at_task_fault(from, rt, -2);
+      break;
+    case AT_BODY_DIED: /* the bare error */
+      lua_setiuservalue(from, -2, 1);
+      at_task_settle(rt, &c->task, AT_FAULTED);
+      break;
+    default:
+      (void)at_task_cancelled(from, rt, -2);
+  }
+}
+
 /* The body has returned its results (at co's top), or died outside its protection: no memory, no C
 ** stack, or somebody closed the coroutine. Settles; allocates nothing. */
 static void finish(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, int results) {
-  int slot = c->task.u.slot, number = (int)c->task.u.tag, how = rt->body;
-  rt->body = AT_BODY_VALUES;
-  if (slot != 0) at_anchor_push(from, rt, slot); /* else it is at from's top */
+  int how = rt->body, anchored = c->task.flags & AT_F_ANCHORED;
+  if (anchored) {
+    at_anchor_push(from, rt, rt->cells[c->task.index].slot); /* else it is at from's top */
+    lua_pushthread(co);
+    lua_xmove(co, from, 1);
+    at_anchor_set(from, rt, rt->cells[c->task.index].slot);
+    if (results == 0) {
+      lua_pushnil(from);
+      lua_setiuservalue(from, -2, 1);
+    }
+  }
   c->co = NULL;
   if (c->ext != NULL || c->owned != NULL) {
     if (how == AT_BODY_FAULT && replace_own(rt, c, co)) how = AT_BODY_CANCELLED;
     at_ext_release(rt, c);
   }
-  if (results > 0) {
-    lua_xmove(co, from, 1);
-    if (how == AT_BODY_FAULT) {
-      (void)at_task_fault(from, rt, -2);
-    } else if (how == AT_BODY_CANCELLED || how == AT_BODY_KILLED) {
-      (void)at_task_cancelled(from, rt, -2);
-    } else {
+  if (results > 0) lua_xmove(co, from, 1);
+  if (how == AT_BODY_VALUES) {
+    if (results > 0) {
       lua_setiuservalue(from, -2, 1);
-      c->task.flags |= how == AT_BODY_MANY ? AT_F_MANY : AT_F_ONE;
+      c->task.flags |= AT_F_ONE;
     }
+    at_task_settle(rt, &c->task, AT_SUCCEEDED);
+  } else {
+    rt->body = AT_BODY_VALUES;
+    finish_otherwise(rt, from, c, how);
   }
-  if (!at_task_settled(&c->task))
-    at_task_settle(rt, &c->task, how == AT_BODY_DIED ? AT_FAULTED : AT_SUCCEEDED);
-  at_copool_put(rt, number, co, how != AT_BODY_DIED && how != AT_BODY_KILLED);
-  if (slot != 0) {
-    lua_pop(from, 1);
-    at_unanchor(rt, slot);
-  }
+  at_copool_put(rt, c->task.index, co, how < AT_BODY_DIED);
+  if (anchored) lua_pop(from, 1);
 }
 
 /* The coroutine ended with an error of lua_resume. */
@@ -164,10 +197,7 @@ static void run(at_runtime *rt, lua_State *from, at_coro *c, int n) {
       continue;
     } else {
       rt->yielding = 0;
-      if (c->task.u.slot == 0) {
-        lua_pushvalue(from, -1);
-        c->task.u.slot = at_anchor(from, rt);
-      }
+      if ((c->task.flags & AT_F_ANCHORED) == 0) anchor_task(from, rt, c);
       if (rt->handoff != NULL) {
         c->link.next = spawners;
         spawners = c;
@@ -264,35 +294,55 @@ void at_sched_prepare(uv_prepare_t *handle) {
 
 /* ---- starting ---- */
 
-/* Moves handler, function and arguments to a coroutine. stack: f args... task -> task */
-static void load(lua_State *L, at_runtime *rt, at_coro *c, int n) {
+enum { START_OWNED = 1, START_QUEUED = 2 };
+
+/* A coroutine that holds handler, function and arguments, but no task: its allocation failed. */
+static void reclaim(at_runtime *rt) {
+  int number = rt->loading - 1;
+  lua_State *co = rt->loaded;
+  rt->loading = 0;
+  lua_settop(co, 1);
+  at_copool_put(rt, number, co, 1);
+}
+
+/* Moves handler, function and arguments to a coroutine, makes the task, starts it.
+** stack: f args... -> task. `mt` is the index of the Task metatable, or 0. */
+static at_coro *start(lua_State *L, at_runtime *rt, int n, int how, int mt) {
   lua_State *co;
-  int number = at_copool_take(L, rt, &co);
+  at_coro *c;
+  int number, outer = rt->loading;
+  if (outer != 0 && lua_gc(L, LUA_GCCOUNT) >= 0) { /* else: we are in a finalizer inside another start */
+    reclaim(rt);
+    outer = 0;
+  }
+  number = at_copool_take(L, rt, &co);
   if (n > 8 && !lua_checkstack(co, n + 12)) {
     at_copool_put(rt, number, co, 1);
     luaL_error(L, "too many arguments");
   }
-  rt->cells[number].u.task = c;
-  c->task.u.tag = (uint32_t)number;
-  c->co = co;
   lua_pushvalue(co, 1);
   lua_pushcfunction(co, at_fault_handler);
-  lua_insert(L, -(n + 2)); /* stack: task f args... */
   lua_xmove(L, co, n + 1);
-}
-
-enum { START_OWNED = 1, START_QUEUED = 2 };
-
-/* stack: f args... task -> task */
-static at_coro *start(lua_State *L, at_runtime *rt, at_coro *c, int n, int how) {
-  load(L, rt, c, n);
-  if (how & START_OWNED) at_ring_add(at_scope_ring(rt), &c->task);
+  rt->loading = number + 1;
+  rt->loaded = co;
+  c = lua_newuserdatauv(L, sizeof *c, 1);
+  at_task_prepare(L, rt, &c->task, sizeof *c, AT_CORO);
+  if (mt != 0)
+    lua_pushvalue(L, mt);
+  else
+    at_fixed_push(L, rt, AT_A_TASK_MT);
+  lua_setmetatable(L, -2);
+  c->task.index = number;
+  c->co = co;
+  if ((how & START_OWNED) && at_ring_add_coro(rt, at_scope_ring(rt), c) < 0)
+    luaL_error(L, "not enough memory");
+  rt->loading = outer;
+  rt->cells[number].u.task = c;
   if (!(how & START_QUEUED) && rt->nest < AT_NEST_LIMIT) {
     run(rt, L, c, n + 2);
     return c;
   }
-  lua_pushvalue(L, -1);
-  c->task.u.slot = at_anchor(L, rt);
+  anchor_task(L, rt, c);
   if (!(how & START_QUEUED) && at_await_can_yield(L, rt))
     rt->handoff = c;
   else
@@ -308,8 +358,7 @@ at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queu
     lua_pop(L, n);
     return NULL;
   }
-  return start(L, rt, (at_coro *)at_task_new(L, rt, AT_CORO, 1), n,
-               (owned ? START_OWNED : 0) | (queued ? START_QUEUED : 0));
+  return start(L, rt, n, (owned ? START_OWNED : 0) | (queued ? START_QUEUED : 0), 0);
 }
 
 int at_sched_spawned(lua_State *L, at_runtime *rt) {
@@ -322,13 +371,8 @@ int at_sched_spawned(lua_State *L, at_runtime *rt) {
 static int l_spawn(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int n = lua_gettop(L) - 1;
-  at_coro *c;
   at_arg_callable(L, 1);
-  c = lua_newuserdatauv(L, sizeof *c, 1);
-  at_task_prepare(L, rt, &c->task, sizeof *c, AT_CORO);
-  lua_pushvalue(L, lua_upvalueindex(2));
-  lua_setmetatable(L, -2);
-  (void)start(L, rt, c, n, 0);
+  (void)start(L, rt, n, 0, lua_upvalueindex(2));
   return at_sched_spawned(L, rt);
 }
 

@@ -4,6 +4,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 #define AT_NEST_LIMIT 20     /* nested starts on one C stack */
 #define AT_TURN_BUDGET 400   /* settled awaits in a row before a task gives way */
 #define AT_DRAIN_LIMIT 1000  /* resumes before the loop looks at the world again */
@@ -52,5 +54,7 @@ void at_sched_prepare(uv_prepare_t *handle);
 void at_sched_wake(at_runtime *rt);
 
 void at_sched_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

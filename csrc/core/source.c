@@ -37,14 +37,13 @@ static int l_source(lua_State *L) {
     return 1;
   }
   s->task = at_task_new(L, rt, AT_SOURCE, 1);
-  s->task->u.slot = 0;
   lua_setiuservalue(L, 2, 1);
   at_anchor_push(L, rt, AT_SLOT_SOURCES);
   s->number = ++rt->sources;
   lua_pushvalue(L, 2);
   lua_rawseti(L, -2, s->number);
-  s->task->u.slot = s->number;
-  at_ring_add(at_scope_ring(rt), s->task);
+  at_leaf_of(s->task)->u.slot = s->number;
+  at_ring_add(at_scope_ring(rt), at_leaf_of(s->task));
   lua_settop(L, 2);
   return 1;
 }
@@ -130,7 +129,7 @@ int at_source_cancel(lua_State *L, at_runtime *rt, at_task *t, int error) {
   int top = lua_gettop(L);
   luaL_checkstack(L, 6, "cancellation");
   at_anchor_push(L, rt, AT_SLOT_SOURCES);
-  if (lua_rawgeti(L, -1, t->u.slot) != LUA_TUSERDATA) { /* being collected: its __gc settles it */
+  if (lua_rawgeti(L, -1, at_leaf_of(t)->u.slot) != LUA_TUSERDATA) { /* being collected: its __gc settles it */
     lua_settop(L, top);
     return 0;
   }

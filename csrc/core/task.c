@@ -64,7 +64,7 @@ void at_task_prepare(lua_State *L, const at_runtime *rt, at_task *t, size_t size
 }
 
 at_task *at_task_new(lua_State *L, at_runtime *rt, int kind, int values) {
-  size_t size = kind == AT_CORO ? sizeof(at_coro) : sizeof(at_task);
+  size_t size = kind == AT_CORO ? sizeof(at_coro) : sizeof(at_leaf);
   at_task *t = lua_newuserdatauv(L, size, values);
   at_task_prepare(L, rt, t, size, kind);
   if (values == 0) t->flags = AT_F_NOUV;
@@ -228,7 +228,7 @@ static void notify(at_runtime *rt) {
 void at_task_settle(at_runtime *rt, at_task *t, int state) {
   uintptr_t waiters = t->waiters;
   t->state = (uint8_t)state;
-  if (t->owned_prev != NULL) at_ring_remove(t);
+  if (t->kind != AT_CORO) at_ring_remove(at_leaf_of(t)); /* sched.c takes out coroutine tasks */
   if (t == rt->wanted && rt->in_uv_run) uv_stop(rt->loop);
   if (waiters == 0) return;
   t->waiters = 0;
@@ -434,7 +434,8 @@ void at_task_push_error(lua_State *L, at_runtime *rt, at_task *t, int index) {
 
 void at_task_push_label(lua_State *L, at_runtime *rt, at_task *t, int index) {
   static const char *const kinds[] = {"operation", "delay",       "yield",     "combination",
-                                      "source",    "task",        "main chunk", "deadline"};
+                                      "source",    "task",        "main chunk", "deadline",
+                                      "proxy"};
   index = lua_absindex(L, index);
   luaL_checkstack(L, 4, "label");
   at_anchor_push(L, rt, AT_SLOT_NAMES);
@@ -446,9 +447,10 @@ void at_task_push_label(lua_State *L, at_runtime *rt, at_task *t, int index) {
     return;
   }
   lua_pop(L, 2);
-  if ((t->kind == AT_OP || t->kind == AT_COMBINE) && !at_task_settled(t) && t->u.op != NULL) {
-    const at_op *op = t->u.op;
-    const char *subject = op->class->subject != NULL ? op->class->subject(t->u.op) : NULL;
+  if ((t->kind == AT_OP || t->kind == AT_COMBINE) && !at_task_settled(t) &&
+      at_leaf_of(t)->u.op != NULL) {
+    at_op *op = at_leaf_of(t)->u.op;
+    const char *subject = op->class->subject != NULL ? op->class->subject(op) : NULL;
     if (subject != NULL)
       lua_pushfstring(L, "%s %s", op->class->name, subject);
     else

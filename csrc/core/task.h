@@ -1,14 +1,27 @@
 /* task.h - the record of a Task: its state, its result and who waits for it. Settles once.
-** A Task is a userdata with one metatable and one of two layouts: at_task alone (an operation, a
-** combination, a source's task), or at_coro, which begins with one (a coroutine task). */
+** A Task is a userdata with one metatable and one of two layouts, which both begin with an at_task:
+** at_leaf (an operation, a delay, a combination, a source's task) and at_coro (a coroutine task).
+** The records are small on purpose: garbage collection paces itself by bytes. */
 #ifndef AT_CORE_TASK_H
 #define AT_CORE_TASK_H
 
 #include "core/runtime.h"
 
+#pragma GCC visibility push(hidden)
+
 #define AT_TASK_MT "asynctask.Task"
 
-enum at_kind { AT_OP, AT_DELAY, AT_TURN, AT_COMBINE, AT_SOURCE, AT_CORO, AT_MAIN, AT_DEADLINE };
+enum at_kind {
+  AT_OP,
+  AT_DELAY,
+  AT_TURN,
+  AT_COMBINE,
+  AT_SOURCE,
+  AT_CORO,
+  AT_MAIN,     /* the main chunk's record: no userdata */
+  AT_DEADLINE, /* of a scope: no userdata */
+  AT_PROXY     /* stands for an owned coroutine task in its owner's ring: no userdata */
+};
 enum at_state { AT_PENDING, AT_SUCCEEDED, AT_FAULTED, AT_CANCELLED };
 
 enum at_flags {
@@ -27,26 +40,37 @@ enum at_flags {
   AT_F_WOKEN_CANCEL = 1 << 11, /* woken by a cancellation, not by what it awaited */
   AT_F_RESUMED = 1 << 12,   /* the scheduler has woken it: the await may go on */
   AT_F_PEEK = 1 << 13,      /* its wait does not count as looking at a fault */
-  AT_F_INTERRUPTED = 1 << 14 /* par: being killed */
+  AT_F_INTERRUPTED = 1 << 14, /* par: being killed */
+  AT_F_ANCHORED = 1 << 15   /* has been suspended: its coroutine's anchor holds it, and it the coroutine */
 };
 
 struct at_task {
   uint8_t kind, state;
   uint16_t flags;
-  int32_t index;      /* delays: place in the heap, -1 when out of it; combinations: the winner */
-  uintptr_t waiters;  /* 0, an at_coro with bit 0 set (the only waiter), or an at_waiter list head */
-  at_task *owned_next, **owned_prev; /* in the ring of its owner; prev NULL: owned by nobody */
+  int32_t index; /* delays: place in the heap, -1: out of it; combinations: the winner; coroutine
+                 ** tasks: number of the coroutine */
+  uintptr_t waiters; /* 0, an at_coro with bit 0 set (the only waiter), or an at_waiter list head */
+};
+
+typedef struct at_leaf {
+  at_task task;
+  struct at_leaf *next, **prev; /* in the ring of its owner; prev NULL: owned by nobody */
   union {
     at_op *op; /* AT_OP, AT_COMBINE: malloc'd, owned until it is released */
     struct {
-      int slot;     /* AT_DELAY, AT_CORO: anchor while pending; AT_SOURCE: its number */
-      uint32_t tag; /* AT_DELAY, AT_DEADLINE: order of insertion; AT_CORO: number of its coroutine */
+      int slot;     /* AT_DELAY: anchor while pending; AT_SOURCE: its number */
+      uint32_t tag; /* AT_DELAY, AT_DEADLINE: order of insertion */
     };
+    struct at_ext *ext; /* AT_PROXY */
   } u;
-};
+} at_leaf;
+
+/* The leaf that a task is; not for coroutine tasks. */
+#define at_leaf_of(t) ((at_leaf *)(t))
 
 /* What few coroutine tasks need: malloc'd and recycled. */
 typedef struct at_ext {
+  at_leaf proxy;          /* in its owner's ring, if it has an owner */
   struct at_scope *inner; /* innermost scope, NULL: the task itself */
   int error;              /* anchor of the error aimed at the whole task, 0: not cancelled */
   struct at_ext *next;    /* free list, or the work list of a cancellation */
@@ -61,7 +85,7 @@ struct at_coro {
     lua_State *from;    /* while it runs: who resumed it */
     uintptr_t awaiting; /* while AT_F_WAITING: at_task, or with bit 0 the at_waiter it waits through */
   } link;
-  at_task *owned; /* ring of what belongs to the task itself */
+  at_leaf *owned; /* ring of what belongs to the task itself */
   at_ext *ext;    /* NULL for most */
 };
 
@@ -130,5 +154,7 @@ void at_task_close(at_runtime *rt);
 
 /* [-0, +0, m] metatable and the fixed tasks. */
 void at_task_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

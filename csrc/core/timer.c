@@ -22,7 +22,7 @@ uint64_t at_timer_now(at_runtime *rt) {
 
 static int before(const at_timer_entry *a, const at_timer_entry *b) {
   if (a->due != b->due) return a->due < b->due;
-  return (int32_t)(a->task->u.tag - b->task->u.tag) < 0;
+  return (int32_t)(at_leaf_of(a->task)->u.tag - at_leaf_of(b->task)->u.tag) < 0;
 }
 
 static void place(at_runtime *rt, int i, at_timer_entry e) {
@@ -63,7 +63,7 @@ int at_timer_add(at_runtime *rt, at_task *t, uint64_t due) {
     rt->heap = heap;
     rt->heap_capacity = capacity;
   }
-  t->u.tag = rt->timer_tag++;
+  at_leaf_of(t)->u.tag = rt->timer_tag++;
   e.due = due;
   e.task = t;
   sift_up(rt, rt->heap_size++, e);
@@ -97,7 +97,7 @@ void at_timer_fire(lua_State *L, at_runtime *rt, int refresh) {
     if (t->kind == AT_DEADLINE) {
       at_scope_expire(L, rt, t);
     } else {
-      int slot = t->u.slot;
+      int slot = at_leaf_of(t)->u.slot;
       at_task_settle(rt, t, AT_SUCCEEDED);
       at_unanchor(rt, slot);
     }
@@ -148,13 +148,13 @@ static int push_delay(lua_State *L, at_runtime *rt, uint64_t due, int values) {
   at_task *t = at_task_new(L, rt, AT_DELAY, values);
   int status;
   lua_pushvalue(L, -1);
-  t->u.slot = at_anchor(L, rt);
+  at_leaf_of(t)->u.slot = at_anchor(L, rt);
   status = at_timer_add(rt, t, due);
   if (status < 0) {
-    at_unanchor(rt, t->u.slot);
+    at_unanchor(rt, at_leaf_of(t)->u.slot);
     return luaL_error(L, "not enough memory");
   }
-  at_ring_add(at_scope_ring(rt), t);
+  at_ring_add(at_scope_ring(rt), at_leaf_of(t));
   return 1;
 }
 

@@ -4,6 +4,8 @@
 
 #include "core/task.h"
 
+#pragma GCC visibility push(hidden)
+
 /* The clock, refreshed: monotonic, or the virtual one of tests. */
 uint64_t at_timer_now(at_runtime *rt);
 /* Puts a delay or deadline into the heap; 0 or UV_ENOMEM. No Lua. */
@@ -17,5 +19,7 @@ void at_timer_arm(at_runtime *rt);
 /* [-0, +0, m] adds delay, delay_until, now, clock, advance to the table at the top. */
 void at_timer_functions(lua_State *L, at_runtime *rt);
 void at_timer_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

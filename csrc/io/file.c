@@ -90,11 +90,19 @@ static void advance(at_runtime *rt, at_file *f) {
   }
 }
 
+/* A read that was given up may still hold the file: it counts while another operation waits for it. */
+static void count_waiting(at_file *f) {
+  at_fileop *o = f->running;
+  if (o != NULL && o->submitted && !o->ended && atomic_load(&o->abandoned))
+    at_blocking_count(&o->work.op, o->next != NULL);
+}
+
 static void enqueue(at_runtime *rt, at_file *f, at_fileop *o) {
   o->prev = f->tail;
   if (f->tail != NULL) f->tail->next = o;
   else f->head = o;
   f->tail = o;
+  count_waiting(f);
   advance(rt, f);
 }
 
@@ -104,6 +112,7 @@ static int op_cancel(at_op *op) {
   if (!o->submitted) return 1;
   if (at_blocking_cancel(op)) return 1;
   atomic_store(&o->abandoned, 1);
+  count_waiting(o->file);
   return 0;
 }
 
@@ -113,7 +122,10 @@ static void op_release(at_op *op) {
   if (op->rt != NULL) { /* else another thread may be here, and the queue is dead */
     unlink_op(f, o);
     if (f->running == o) f->running = NULL;
-    if (!op->rt->closing) advance(op->rt, f);
+    if (!op->rt->closing) {
+      count_waiting(f);
+      advance(op->rt, f);
+    }
   }
   free(o->data);
   free(o);

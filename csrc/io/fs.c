@@ -157,7 +157,11 @@ static int make_parents(char *path, mode_t mode) {
     while (*p == '/') p++;
     p = strchr(p, '/');
     if (p != NULL) *p = '\0';
-    if (mkdir(path, mode) != 0 && !is_directory(path)) status = -errno;
+    if (mkdir(path, mode) != 0) {
+      status = -errno;
+      if (is_directory(path)) status = 0;
+      else if (status == UV_EEXIST && p != NULL) status = UV_ENOTDIR;
+    }
     if (p != NULL) *p = '/';
   }
   return status;

@@ -326,14 +326,20 @@ static void start_op(at_runtime *rt, walk_op *o) {
 static int op_cancel(at_op *op) {
   walk_op *o = op_of(op);
   if (o->ended) return 0;
-  return o->submitted ? at_blocking_cancel(op) : 1;
+  if (!o->submitted || at_blocking_cancel(op)) return 1;
+  at_blocking_count(op, o->walker->waiting != NULL);
+  return 0;
 }
 
 static void op_release(at_op *op) {
   walk_op *o = op_of(op), *next;
   walker *w = o->walker;
   if (op->rt != NULL) { /* else another thread may be here */
-    if (w->waiting == o) w->waiting = NULL;
+    if (w->waiting == o) {
+      w->waiting = NULL;
+      if (w->running != NULL && w->running->submitted && w->running->work.op.task == NULL)
+        at_blocking_count(&w->running->work.op, 0);
+    }
     if (w->running == o) {
       w->running = NULL;
       next = w->waiting;
@@ -455,9 +461,10 @@ static int l_walker_read(lua_State *L) {
   o->walker = w;
   o->prune = (int)prune;
   atomic_fetch_add(&w->refs, 1);
-  if (w->running != NULL)
+  if (w->running != NULL) {
     w->waiting = o;
-  else
+    if (w->running->submitted) at_blocking_count(&w->running->work.op, 1);
+  } else
     start_op(rt, o);
   return 1;
 }

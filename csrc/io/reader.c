@@ -17,19 +17,10 @@
 
 #define AT_READ_SOME_MAX AT_STREAM_MARK
 
-/* The read that waits. */
-struct at_reading {
-  at_op op;
-  at_stream *stream; /* counted */
-  at_plan plan;      /* its items and delimiter lie behind */
-  unsigned char answered; /* at_op_done was called */
-  at_item items[];
-};
-
 /* ---- the operation ---- */
 
 static int reading_push(lua_State *L, at_op *op) {
-  struct at_reading *r = (struct at_reading *)(void *)op;
+  at_reading *r = (at_reading *)(void *)op;
   at_stream *s = r->stream;
   int n;
   if (op->status < 0) {
@@ -42,27 +33,29 @@ static int reading_push(lua_State *L, at_op *op) {
 }
 
 static int reading_cancel(at_op *op) {
-  struct at_reading *r = (struct at_reading *)(void *)op;
+  at_reading *r = (at_reading *)(void *)op;
   return !r->answered;
 }
 
 static void reading_release(at_op *op) {
-  struct at_reading *r = (struct at_reading *)(void *)op;
+  at_reading *r = (at_reading *)(void *)op;
   at_stream *s = r->stream;
-  if (s != NULL) {
-    s->reader = NULL;
-    s->waits--;
-    at_stream_update(s);
-    at_stream_drop(s);
+  if (s == NULL) {
+    free(r);
+    return;
   }
-  free(r);
+  if (!r->lent) free(r);
+  s->reader = NULL;
+  s->waits--;
+  at_stream_update(s);
+  at_stream_drop(s); /* may free s and its own one */
 }
 
 static const at_opclass read_class = {"read", reading_push, reading_cancel, reading_release, NULL, 0};
 
 /* Ends the waiting read. No Lua. */
 static void answer(at_stream *s, int status) {
-  struct at_reading *r = s->reader;
+  at_reading *r = s->reader;
   r->answered = 1;
   r->op.status = status;
   at_op_done(&r->op);
@@ -102,7 +95,7 @@ static ssize_t fill(at_stream *s) {
 }
 
 void at_reader_receive(at_stream *s) {
-  struct at_reading *r = s->reader;
+  at_reading *r = s->reader;
   ssize_t n;
   int status;
   if (r == NULL && s->in.size >= AT_STREAM_MARK) {
@@ -120,22 +113,40 @@ void at_reader_receive(at_stream *s) {
 
 /* ---- asking ---- */
 
-/* A read that has to wait: at_reading with its items and delimiter. Stack: stream ... */
-static int wait(lua_State *L, at_runtime *rt, at_stream *s, const at_plan *plan) {
+/* The request of a read that has to wait, bound to the Task at the top: the stream's own one if the
+** plan fits in. NULL: out of memory, the Task has failed. */
+static at_reading *request(lua_State *L, at_runtime *rt, at_stream *s, at_task *t,
+                           const at_plan *plan) {
   size_t items = (size_t)plan->count * sizeof(at_item);
-  struct at_reading *r;
+  at_reading *r = &s->own;
+  char *delimiter = r->delimiter;
+  if (plan->count <= (int)(sizeof r->items / sizeof *r->items) &&
+      plan->delimiter_size <= sizeof r->delimiter) {
+    memset(r, 0, sizeof *r);
+    at_op_bind(L, rt, t, &read_class, &r->op);
+    r->lent = 1;
+    r->plan = *plan;
+    r->plan.items = r->items;
+  } else {
+    r = at_op_alloc(L, rt, t, &read_class, sizeof *r + items + plan->delimiter_size);
+    if (r == NULL) return NULL;
+    r->plan = *plan;
+    r->plan.items = (at_item *)(r + 1);
+    delimiter = (char *)(r + 1) + items;
+  }
+  memcpy(r->plan.items, plan->items, items);
+  if (plan->delimiter_size > 0) memcpy(delimiter, plan->delimiter, plan->delimiter_size);
+  r->plan.delimiter = delimiter;
+  return r;
+}
+
+/* A read that has to wait. Stack: stream ... */
+static int wait(lua_State *L, at_runtime *rt, at_stream *s, const at_plan *plan) {
+  at_reading *r;
   at_task *t = at_op_new(L, rt);
   if (at_task_settled(t)) return 1;
-  r = at_op_alloc(L, rt, t, &read_class, sizeof *r + items + plan->delimiter_size);
+  r = request(L, rt, s, t, plan);
   if (r == NULL) return 1;
-  r->plan = *plan;
-  r->plan.items = r->items;
-  memcpy(r->items, plan->items, items);
-  if (plan->delimiter_size > 0) {
-    char *delimiter = (char *)r->items + items;
-    memcpy(delimiter, plan->delimiter, plan->delimiter_size);
-    r->plan.delimiter = delimiter;
-  }
   r->stream = s;
   at_stream_hold(s);
   s->reader = r;

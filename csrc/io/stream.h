@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "base/buffer.h"
+#include "base/format.h"
 #include "core/op.h"
 
 #define AT_STREAM_MT "asynctask.Stream"
@@ -17,6 +18,17 @@
 #define AT_STREAM_LINE (16 * 1024 * 1024) /* a longer line is an error */
 
 typedef struct at_stream at_stream;
+
+/* The read that waits. */
+typedef struct at_reading {
+  at_op op;
+  at_stream *stream;      /* counted */
+  at_plan plan;           /* its items and delimiter are here, or behind */
+  unsigned char answered; /* at_op_done was called */
+  unsigned char lent;     /* it is the stream's own one */
+  char delimiter[8];
+  at_item items[2];
+} at_reading;
 
 /* The userdata. */
 typedef struct at_streambox {
@@ -47,7 +59,8 @@ struct at_stream {
 
   /* reader.c */
   at_buffer in;
-  struct at_reading *reader; /* the one read that waits */
+  at_reading *reader; /* the one read that waits, or NULL */
+  at_reading own;     /* serves most reads, so that they allocate nothing */
   int in_status;             /* why reading failed */
 
   /* writer.c */

@@ -377,11 +377,18 @@ static uint32_t add_code(encoder *e, at_code *code) {
   return (uint32_t)m->code_count++;
 }
 
+/* Globals are the receiver's own, whatever table stands for them here (test frameworks and sandboxes
+** put in one of theirs). The value of the upvalue `name` is at the top. */
+static int is_globals(const encoder *e, const char *name) {
+  return lua_topointer(e->L, -1) == e->c->globals || strcmp(name, "_ENV") == 0;
+}
+
 /* True if the function has no state of its own: no upvalues but the globals. */
-static int is_plain(encoder *e, int index) {
+static int is_plain(const encoder *e, int index) {
+  const char *name;
   int i, plain = 1;
-  for (i = 1; plain && lua_getupvalue(e->L, index, i) != NULL; i++) {
-    plain = lua_topointer(e->L, -1) == e->c->globals;
+  for (i = 1; plain && (name = lua_getupvalue(e->L, index, i)) != NULL; i++) {
+    plain = is_globals(e, name);
     lua_pop(e->L, 1);
   }
   return plain;
@@ -400,7 +407,8 @@ static void encode_upvalues(encoder *e, int index, size_t offset, const step *at
     if (fresh) {
       *place = offset << 8 | (size_t)(i - 1);
       put_tag(e, AT_T_NEWUP);
-      encode_value(e, lua_gettop(L), &upvalue);
+      if (is_globals(e, name)) put_tag(e, AT_T_GLOBALS);
+      else encode_value(e, lua_gettop(L), &upvalue);
     } else {
       char *data = e->c->message.data;
       uint64_t other = *place >> 8;

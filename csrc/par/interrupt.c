@@ -66,7 +66,7 @@ static pthread_mutex_t install_mutex = PTHREAD_MUTEX_INITIALIZER;
 static void on_signal(int number, siginfo_t *info, void *context) {
   at_worker *w = at_worker_self;
   int saved = errno;
-  if (w != NULL && w->rt != NULL) {
+  if (w != NULL && atomic_load(&w->interruptible)) {
     lua_State *co = w->rt->executing;
     if (co != NULL) lua_sethook(co, on_count, LUA_MASKCOUNT, 1);
   }

@@ -59,6 +59,7 @@ struct at_worker {
   at_runtime *rt;
   at_codec *codec;
   at_job *jobs;         /* started and not ended */
+  atomic_int interruptible; /* for the signal's handler: rt may be looked at */
   int kills;            /* attempts to stop what runs now */
   uint64_t kill_since;
 };

@@ -103,6 +103,7 @@ static void work(at_worker *w) {
 
 /* The pool closes: the jobs that were started are sent back, the state goes. */
 static void leave(at_worker *w) {
+  atomic_store(&w->interruptible, 0); /* finalizers run without hooks: none could stop them */
   w->rt->entered = NULL;
   at_job_drop(w);
   lua_close(w->L);
@@ -117,6 +118,7 @@ void *at_worker_main(void *worker) {
     pthread_mutex_lock(&w->pool->mutex);
     w->inbox = at_inbox_retain(w->rt->inbox);
     pthread_mutex_unlock(&w->pool->mutex);
+    atomic_store(&w->interruptible, 1);
     w->rt->entered = on_enter;
     at_external_add(w->rt); /* its loop lives as long as the pool */
     work(w);

@@ -381,7 +381,7 @@ describe("file", function()
         assert.equal("the file was closed", err.reason)
       end
       -- the thread comes back when there is something to read
-      local w = assert(io.open(path("fifo"), "w"))
+      local w = assert(io.open(path("fifo"), "r+"))
       w:write("x\n")
       w:close()
     end)

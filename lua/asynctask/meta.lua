@@ -1,0 +1,596 @@
+-- meta.lua - what C registers, for language servers (LuaCATS). Nothing loads this file; `make lint`
+-- (tools/meta.lua) compares it with the functions that the built module has. The public functions of
+-- each module are described where the module is; of those that `asynctask` takes over as they are,
+-- this is the description.
+---@meta asynctask.core
+
+---An error of an operation (S22). `tostring(e)` reads like
+---`open notes.txt: no such file or directory (ENOENT)`; `..` works.
+---@class asynctask.Error
+---@field code string "ENOENT", "ETIMEDOUT", "ECANCELED"...: the names of errno.h, EOF and EAI_* of libuv, EABANDONED
+---@field message string
+---@field op? string the operation: "open", "connect", "timeout"
+---@field path? string
+---@field address? string
+---@field reason? any of a cancellation
+
+---@alias asynctask.Status "pending"|"succeeded"|"faulted"|"cancelled"
+
+---Work in the background. Made by operations, `spawn`, `run`, `when_all`...; settles once.
+---@class asynctask.Task
+local Task = {}
+
+---Waits for the task. The same as `task.await(t)`.
+---@return any ... its values
+---Raises the error it failed with: the same value, whatever it is.
+function Task:await() end
+
+---Waits for the task. The same as `task.try(t)`.
+---@return any ... its values, or nil and its error
+function Task:try() end
+
+---@return asynctask.Status
+function Task:status() end
+
+---@return boolean settled
+function Task:done() end
+
+---The values of a task that has succeeded. Raises the error of one that failed, and an error for
+---one that is pending.
+---@return any ...
+function Task:result() end
+
+---The error of a task that failed, which counts as seen then.
+---@return any error nothing for one that is pending or succeeded
+function Task:error() end
+
+---All errors, of `when_all` in the order of its arguments. They count as seen.
+---@return any[] errors empty for one that is pending or succeeded
+function Task:errors() end
+
+---Cancels the task and what it owns. Never waits.
+---@param reason? any the error's `reason`
+---@return boolean took_effect false when it had settled or was cancelled before
+function Task:cancel(reason) end
+
+---Where the error was raised, and through which tasks it came.
+---@return string? text nothing when there is none
+function Task:traceback() end
+
+---@return string? name the one that it was given
+function Task:name() end
+
+---Names the task, for reports, dumps and tracebacks.
+---@param name string
+---@return asynctask.Task self
+function Task:named(name) end
+
+---A Task that its maker settles. Collected before that, it faults its task with EABANDONED (S14).
+---@class asynctask.Source
+---@field task asynctask.Task
+local Source = {}
+
+---@param ... any the values
+---@return boolean took_effect
+function Source:set_result(...) end
+
+---@param err any
+---@return boolean took_effect
+function Source:set_error(err) end
+
+---@param reason? any
+---@return boolean took_effect
+function Source:set_cancelled(reason) end
+
+---Behind `task.when_each`.
+---@class asynctask.Each
+local Each = {}
+
+---@return asynctask.Task next gives a settled task and its key; nothing at the end
+function Each:next() end
+
+---Lets go of the tasks that it has not visited.
+function Each:close() end
+
+-- ---- asynctask.core: the functions that `asynctask` is built from --------------------------------
+
+---@class asynctask.core
+---@field Task table the methods of tasks, to which the Lua face adds its own
+local core = {}
+
+---Waits for a task; on the main chunk by running the loop.
+---@param t asynctask.Task|any a Task, or a value whose metatable has `__await`
+---@return any ... its values
+---Raises the error it failed with, the cancellation of a scope around the call, or "deadlock"; and
+---an error where Lua cannot yield (S17).
+function core.await(t) end
+
+---As `await`, but gives the task's own failure back.
+---@param t asynctask.Task|any
+---@return any ... its values, or nil and its error
+function core.try(t) end
+
+---Waits until a task has settled, whatever its outcome, which does not count as seen.
+---@param t asynctask.Task
+function core.wait(t) end
+
+---Starts a task at once, on this thread (S1). It belongs to nobody.
+---@param f fun(...): ...
+---@param ... any
+---@return asynctask.Task
+function core.spawn(f, ...) end
+
+---As `spawn`; the task belongs to the running scope.
+---@param f fun(...): ...
+---@param ... any
+---@return asynctask.Task
+function core.start(f, ...) end
+
+---As `start`, but from the ready queue.
+---@param f fun(...): ...
+---@param ... any
+---@return asynctask.Task
+function core.post(f, ...) end
+
+---A function that starts `f` with its arguments and returns the Task, which belongs to the caller's scope.
+---@param f fun(...): ...
+---@return fun(...): asynctask.Task
+function core.async(f) end
+
+---A Task that settles at the next turn. Uses no timer.
+---@return asynctask.Task
+function core.yield() end
+
+---@return asynctask.Task? task the one that runs; nil on the main chunk
+function core.current() end
+
+---A Task that settles after a time, never before (S23).
+---@param seconds number at least 0
+---@param ... any its values
+---@return asynctask.Task
+function core.delay(seconds, ...) end
+
+---A Task that settles when the runtime's clock has got there.
+---@param seconds number as `now` gives
+---@return asynctask.Task
+function core.delay_until(seconds) end
+
+---@return number seconds on the runtime's monotonic clock
+function core.now() end
+
+---Chooses the clock that delays and deadlines follow. Raises while any is pending.
+---@param mode? "real"|"virtual"
+function core.clock(mode) end
+
+---Moves a virtual clock to the next due time, as far as `seconds` at most.
+---@param seconds number on the runtime's clock
+---@return boolean due whether something became due
+---@return number now
+function core.advance(seconds) end
+
+---Runs `f` under a deadline (S11). Raises ETIMEDOUT past it.
+---@param seconds number
+---@param f fun(...): ...
+---@param ... any
+---@return any ... results of `f`
+function core.with_timeout(seconds, f, ...) end
+
+---Runs `f` with cancellation from outside held off.
+---@param f fun(...): ...
+---@param ... any
+---@return any ... results of `f`
+function core.shield(f, ...) end
+
+---As Lua's, but lets cancellations through that are aimed at a scope around the call (S9).
+---@param f fun(...): ...
+---@param ... any
+---@return boolean ok
+---@return any ... results of `f`, or the error
+function core.pcall(f, ...) end
+
+---@return asynctask.Error? error the one that is aimed at the running scope
+function core.cancelling() end
+
+---@param err any
+---@return boolean
+function core.is_cancelled(err) end
+
+---@param v any
+---@return boolean
+function core.is_task(v) end
+
+---@param t asynctask.Task
+---@return boolean owned whether the running scope owns it
+function core.owned(t) end
+
+---Makes an error object (S22) out of a table with `code` and what else is known.
+---@param fields table
+---@return asynctask.Error
+function core.error(fields) end
+
+---@param on_cancel? fun(reason: any) called, as a task, when the source's task is cancelled
+---@return asynctask.Source
+function core.source(on_cancel) end
+
+---@param ... any
+---@return asynctask.Task succeeded
+function core.from_result(...) end
+
+---@param err any
+---@return asynctask.Task faulted
+function core.from_error(err) end
+
+---@param reason? any
+---@return asynctask.Task cancelled
+function core.from_cancelled(reason) end
+
+---A Task that settles when all have (S6).
+---@param ... asynctask.Task|table<any, asynctask.Task> tasks, or one table of them
+---@return asynctask.Task values the first value of each; for a table one table, keys kept, `n` set for sequences
+function core.when_all(...) end
+
+---A Task that succeeds with the first that settles, and its key (S7).
+---@param ... asynctask.Task|table<any, asynctask.Task> tasks, or one table of them, not empty
+---@return asynctask.Task
+function core.when_any(...) end
+
+---@param ... asynctask.Task|table<any, asynctask.Task>
+---@return asynctask.Each
+function core.each(...) end
+
+---Sets who is told of faults that nobody looked at (S15). Runs as a task.
+---@param f? fun(err: any, traceback: string) nil: write them to standard error
+---@return function? previous
+function core.on_unobserved(f) end
+
+---@return integer count of faults that nobody has looked at since the runtime began
+function core.unobserved() end
+
+---@return { task: asynctask.Task, name: string, state: string, waits_for: string, where: string }[] tasks that live
+function core.tasks() end
+
+---@return string text who waits for what, and where, a line each
+function core.dump() end
+
+---What is alive in this runtime.
+---@return { tasks: integer, timers: integer, externals: integer, handles: integer, unobserved: integer }
+function core.census() end
+
+-- ---- asynctask.core.coroutine: behind asynctask.coroutine ----------------------------------------
+
+---@class asynctask.core.coroutine
+local co = {}
+
+---As `coroutine.resume`; an await inside `thread` makes the whole task wait.
+---@param thread thread
+---@param ... any
+---@return boolean ok
+---@return any ...
+function co.resume(thread, ...) end
+
+---As `coroutine.wrap`.
+---@param f fun(...): ...
+---@return fun(...): ...
+function co.wrap(f) end
+
+---As `coroutine.status`; "normal" for one that waits for a task: it is not to be resumed.
+---@param thread thread
+---@return "running"|"suspended"|"normal"|"dead"
+function co.status(thread) end
+
+---As `coroutine.close`; refuses one that waits for a task.
+---@param thread thread
+---@return boolean ok
+---@return any error
+function co.close(thread) end
+
+-- ---- asynctask.core.fs ---------------------------------------------------------------------------
+-- Each gives a Task that faults with the system's code, `op` and `path`. Sizes and positions are in
+-- bytes, times in seconds since the epoch, permissions are the bits of chmod(2).
+
+---@class asynctask.core.fs
+local fs = {}
+
+---@param path string
+---@param mode? string as `io.open`: "r" (default), "w", "a", "r+", "w+", "a+", with or without "b"
+---@param options? { permissions?: integer } of a file that is made; default 0666 less the umask
+---@return asynctask.Task file an `asynctask.File`
+function fs.open(path, mode, options) end
+
+---The whole file in one trip, whatever size it reports.
+---@param path string
+---@return asynctask.Task contents a string
+function fs.read_file(path) end
+
+---@param path string
+---@param data string|number
+---@param options? { permissions?: integer }
+---@return asynctask.Task
+function fs.write_file(path, data, options) end
+
+---@param path string
+---@param data string|number
+---@param options? { permissions?: integer }
+---@return asynctask.Task
+function fs.append_file(path, data, options) end
+
+---Iterates over a file; opens it at the first round, closes it when the loop is left.
+---@param path string
+---@param ... asynctask.Format of `read`; none: "l"
+---@return asynctask.Lines
+function fs.lines(path, ...) end
+
+---@param path string
+---@return asynctask.Task stat an `asynctask.Stat`
+function fs.stat(path) end
+
+---As `stat`, but of a symbolic link itself.
+---@param path string
+---@return asynctask.Task stat an `asynctask.Stat`
+function fs.lstat(path) end
+
+---@param path string
+---@return asynctask.Task exists a boolean
+function fs.exists(path) end
+
+---@param path string
+---@param options? { parents?: boolean, permissions?: integer }
+---@return asynctask.Task
+function fs.mkdir(path, options) end
+
+---Removes a file, a link or an empty directory; with `recursive` what is in it, too.
+---@param path string
+---@param options? { recursive?: boolean }
+---@return asynctask.Task
+function fs.remove(path, options) end
+
+---@param from string
+---@param to string
+---@return asynctask.Task
+function fs.rename(from, to) end
+
+---@param from string
+---@param to string
+---@param options? { exclusive?: boolean } exclusive: EEXIST when `to` exists
+---@return asynctask.Task
+function fs.copy(from, to, options) end
+
+---@param target string
+---@param path string the new name
+---@return asynctask.Task
+function fs.link(target, path) end
+
+---@param target string
+---@param path string the link
+---@return asynctask.Task
+function fs.symlink(target, path) end
+
+---@param path string
+---@return asynctask.Task target a string
+function fs.readlink(path) end
+
+---@param path string
+---@return asynctask.Task path absolute, without links
+function fs.realpath(path) end
+
+---@param path string
+---@param permissions integer
+---@return asynctask.Task
+function fs.chmod(path, permissions) end
+
+---@param path string
+---@param atime number
+---@param mtime number
+---@return asynctask.Task
+function fs.utime(path, atime, mtime) end
+
+---@param path string
+---@param size integer
+---@return asynctask.Task
+function fs.truncate(path, size) end
+
+---Makes a directory that only its owner may enter.
+---@param prefix? string
+---@return asynctask.Task path a string
+function fs.mkdtemp(prefix) end
+
+---Behind `fs.dir` and `fs.walk`, which check the arguments.
+---@param path string
+---@param stream boolean
+---@param follow boolean?
+---@param stat boolean?
+---@param depth integer?
+---@return asynctask.Walker
+function fs.walker(path, stream, follow, stat, depth) end
+
+---An open file. Its operations run one after another, in the order in which they were started.
+---@class asynctask.File
+local File = {}
+
+---@param ... asynctask.Format none: "l"
+---@return asynctask.Task values as `file:read` of `io` gives them; nil at the end
+function File:read(...) end
+
+---@param ... string|number
+---@return asynctask.Task file
+function File:write(...) end
+
+---Reads as `read` does, again and again; leaves the file open.
+---@param ... asynctask.Format
+---@return asynctask.Lines
+function File:lines(...) end
+
+---@param whence? "set"|"cur"|"end" default "cur"
+---@param offset? integer default 0
+---@return asynctask.Task position
+function File:seek(whence, offset) end
+
+---@param size? integer default: the position
+---@return asynctask.Task file
+function File:truncate(size) end
+
+---@return asynctask.Task file once the system has stored it (fsync)
+function File:sync() end
+
+---@return asynctask.Task file as `sync`, without the times (fdatasync)
+function File:datasync() end
+
+---@return asynctask.Task stat an `asynctask.Stat`
+function File:stat() end
+
+---Waits for what was started before. Closes in cancelled scopes, too.
+---@return asynctask.Task
+function File:close() end
+
+---@class asynctask.Lines
+---@overload fun(): ...
+local Lines = {}
+
+---@return asynctask.Task values nil at the end
+function Lines:next() end
+
+---@return asynctask.Task
+function Lines:close() end
+
+---@class asynctask.Walker
+local Walker = {}
+
+---@param prune? table
+---@return asynctask.Task batch
+function Walker:read(prune) end
+
+function Walker:close() end
+
+-- ---- asynctask.core.net --------------------------------------------------------------------------
+-- Addresses are numeric here; asynctask.net resolves names. Faults carry `address`.
+
+---@class asynctask.core.net
+local net = {}
+
+---@param host string|{ path: string }
+---@param port? integer
+---@return asynctask.Task stream an `asynctask.Stream`
+function net.connect(host, port) end
+
+---@param host string|{ path: string }
+---@param port? integer 0: the system chooses
+---@param options? { backlog?: integer, reuseport?: boolean, ipv6only?: boolean }
+---@return asynctask.Task server an `asynctask.Server`
+function net.listen(host, port, options) end
+
+---@return asynctask.Task streams two, connected to each other
+function net.pair() end
+
+---@param host string
+---@param options? { family?: "any"|"ipv4"|"ipv6" }
+---@return asynctask.Task addresses list of `{host=, family=}`
+function net.resolve(host, options) end
+
+---@param host string
+---@return boolean numeric no name that has to be resolved
+function net.is_numeric(host) end
+
+---Raises for what can be no address.
+---@param host string|{ path: string }
+---@param port? integer
+---@return boolean numeric
+function net.check_address(host, port) end
+
+---A stream of bytes in both directions. Reads are served in the order in which they were started.
+---@class asynctask.Stream
+local Stream = {}
+
+---@param ... "l"|"L"|"n"|"a"|integer none: "l"
+---@return asynctask.Task values as `file:read` of `io` gives them; nil at the end
+function Stream:read(...) end
+
+---@param max? integer bytes
+---@return asynctask.Task data what is there, at least a byte; nil at the end
+function Stream:read_some(max) end
+
+---@param delimiter string
+---@param options? { max?: integer, keep?: boolean }
+---@return asynctask.Task data what stands before the delimiter
+function Stream:read_until(delimiter, options) end
+
+---Tried at once, else queued.
+---@param ... string|number
+---@return asynctask.Task task settles when the data is out, or few bytes are queued
+function Stream:write(...) end
+
+---No more will be written; reading goes on.
+---@return asynctask.Task
+function Stream:shutdown() end
+
+---Closes when what was written is out. Closing twice is fine; closes in cancelled scopes, too.
+---@return asynctask.Task
+function Stream:close() end
+
+---@return { host?: string, port?: integer, path?: string }? address
+---@return asynctask.Error? error
+function Stream:sockname() end
+
+---@return { host?: string, port?: integer, path?: string }? address
+---@return asynctask.Error? error
+function Stream:peername() end
+
+---Whether small writes go out at once (TCP_NODELAY); on from the start.
+---@param on? boolean default true
+function Stream:nodelay(on) end
+
+---@param on? boolean default true
+---@param seconds? number idle time before the first probe
+function Stream:keepalive(on, seconds) end
+
+---@return integer? fd nil once closed
+function Stream:fd() end
+
+---@class asynctask.Server
+local Server = {}
+
+---@return asynctask.Task stream an `asynctask.Stream`; EBADF when the server stops
+function Server:accept() end
+
+---@return { host?: string, port?: integer, path?: string }
+function Server:sockname() end
+
+---Takes no more connections.
+function Server:stop() end
+
+---@return boolean
+function Server:stopped() end
+
+-- ---- asynctask.core.signal -----------------------------------------------------------------------
+
+---@class asynctask.core.signal
+local signal = {}
+
+---@param name string "SIGTERM"
+---@return asynctask.Task name
+function signal.wait(name) end
+
+---Keeps what arrives between two waits.
+---@param name string
+---@return asynctask.signal.Watch
+function signal.watch(name) end
+
+---@class asynctask.signal.Watch
+local Watch = {}
+
+---@return asynctask.Task name several signals since the last one count as one; nil once it is closed
+function Watch:next() end
+
+function Watch:close() end
+
+-- ---- asynctask.core.par --------------------------------------------------------------------------
+
+---@class asynctask.core.par
+local par = {}
+
+---Runs a function on a thread of the default pool (S19, S20).
+---@param f fun(...): ...|string a Lua function, copied with its upvalues, or "module.function"
+---@param ... any copied
+---@return asynctask.Task results copied back
+function par.run(f, ...) end
+
+return core
