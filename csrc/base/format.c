@@ -229,7 +229,7 @@ int at_format_search(at_plan *plan, const char *bytes, size_t size, int ended) {
 
 int at_format_push(lua_State *L, const at_plan *plan, const char *bytes) {
   int i;
-  luaL_checkstack(L, plan->count + 2, "too many formats");
+  if (plan->count > 2) luaL_checkstack(L, plan->count, "too many formats");
   for (i = 0; i < plan->count; i++) {
     const at_item *item = &plan->items[i];
     if (item->fails) {

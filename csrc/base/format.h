@@ -46,7 +46,8 @@ void at_format_single(at_plan *plan, at_item *item, int format, size_t limit);
 ** line. `ended`: no more bytes will come (then never 0). No Lua. */
 int at_format_search(at_plan *plan, const char *bytes, size_t size, int ended);
 
-/* [-0, +n, m] pushes the n values of an answered plan; plan->end bytes may then be taken. */
+/* [-0, +n, m] pushes the n values of an answered plan (the caller has room for two); plan->end bytes
+** may then be taken. */
 int at_format_push(lua_State *L, const at_plan *plan, const char *bytes);
 
 #pragma GCC visibility pop

@@ -68,6 +68,14 @@ void at_copool_put(at_runtime *rt, int number, lua_State *co, int reusable) {
 }
 
 void at_copool_close(at_runtime *rt) {
+  int i;
+  for (i = 0; i < rt->cell_count; i++) { /* tasks that the state leaves behind */
+    const at_cell *cell = &rt->cells[i];
+    if (cell->next == AT_CELL_BUSY && cell->u.task != NULL && cell->u.task->ext != NULL) {
+      free(cell->u.task->ext);
+      cell->u.task->ext = NULL;
+    }
+  }
   free(rt->cells);
   rt->cells = NULL;
   rt->cell_count = rt->cell_capacity = 0;

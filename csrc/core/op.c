@@ -170,8 +170,22 @@ void at_op_drain(lua_State *L, at_runtime *rt) {
   }
 }
 
+/* Every pending operation is anchored: cancels those that the state leaves behind. */
+static void cancel_pending(at_runtime *rt) {
+  int slot;
+  for (slot = AT_SLOT_LAST; slot <= rt->slots; slot++) {
+    at_task *t;
+    if (lua_rawgeti(rt->A, AT_A_ANCHORS, slot) == LUA_TUSERDATA &&
+        (t = at_task_test(rt->A, rt, -1)) != NULL && !at_task_settled(t) &&
+        (t->kind == AT_OP || t->kind == AT_COMBINE) && at_leaf_of(t)->u.op != NULL)
+      at_op_cancel(rt, t);
+    lua_pop(rt->A, 1);
+  }
+}
+
 void at_op_close(at_runtime *rt) {
   at_op *op;
+  cancel_pending(rt);
   while ((op = rt->done_head) != NULL) {
     rt->done_head = op->next;
     if (op->task != NULL) at_leaf_of(op->task)->u.op = NULL;

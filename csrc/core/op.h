@@ -100,7 +100,7 @@ static inline int at_op_refused(const at_runtime *rt) {
 
 /* sched.c settles the operations that have ended; protected. */
 void at_op_drain(lua_State *L, at_runtime *rt);
-/* The runtime closes: releases the operations that have ended and were not settled. No Lua. */
+/* The runtime closes: cancels what is pending, releases what has ended and was not settled. No Lua. */
 void at_op_close(at_runtime *rt);
 /* After at_op_drain raised (out of memory): the operation it was at faults with the message at the
 ** top. No allocation. */

@@ -138,12 +138,12 @@ static void close_any(uv_handle_t *handle, void *arg) {
 /* Closes everything that runs for the state; afterwards nothing of ours enters Lua. */
 static void runtime_close(at_runtime *rt) {
   rt->closing = 1;
+  at_op_close(rt);
   while (rt->closables != NULL) {
     at_closable *c = rt->closables;
     at_closable_remove(c);
     c->close(rt, c);
   }
-  at_op_close(rt);
   if (rt->inbox != NULL) at_inbox_close(rt);
   if (rt->uv != NULL) {
     at_loop *uv = rt->uv;

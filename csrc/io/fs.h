@@ -24,7 +24,7 @@ ssize_t at_cached_read(int fd, void *data, size_t size, int64_t at, unsigned cha
 /* 1 if st was filled in without blocking, else 0. */
 int at_cached_stat(const char *path, int follow, struct stat *st);
 
-/* ---- fs.c ---- */
+/* ---- fs.c, fsverb.c ---- */
 
 /* [-0, +1, m] the table of a stat. */
 void at_fs_push_stat(lua_State *L, const struct stat *st);
@@ -38,7 +38,7 @@ int at_fs_open_fd(const char *path, int flags, int permissions, struct stat *st)
 /* [-0, +1, m] pushes the Task of a File opened with these flags. */
 void at_fs_start_open(lua_State *L, at_runtime *rt, const char *path, int flags, int permissions);
 
-/* [-0, +0, m] adds the functions of the whole family to the table at the top. */
+/* [-0, +0, m] each adds its functions to the table at the top. */
 void at_fs_open(lua_State *L, at_runtime *rt);
 void at_fswhole_open(lua_State *L, at_runtime *rt);
 void at_fsdir_open(lua_State *L, at_runtime *rt);

@@ -6,6 +6,7 @@
 #include "io/stream.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct at_scratch {
 };
 
 static const char scratch_key = 's';
+static const char kind = 'k'; /* its address is what a box holds */
 
 /* ---- shared memory ---- */
 
@@ -134,6 +136,7 @@ at_streambox *at_stream_box(lua_State *L, at_runtime *rt) {
   luaL_checkstack(L, 3, "stream");
   box = lua_newuserdatauv(L, sizeof *box, 0);
   box->stream = NULL;
+  box->kind = &kind;
   luaL_setmetatable(L, AT_STREAM_MT);
   return box;
 }
@@ -186,13 +189,11 @@ int at_stream_failed(lua_State *L, at_runtime *rt, int status, const char *op) {
 
 /* ---- the class ---- */
 
+/* Cheaper than comparing metatables: no other memory can hold the kind, a collected box lost it. */
 at_streambox *at_stream_self(lua_State *L) {
   at_streambox *box = lua_touserdata(L, 1);
-  if (box != NULL && lua_getmetatable(L, 1)) {
-    int same = lua_rawequal(L, -1, lua_upvalueindex(3));
-    lua_pop(L, 1);
-    if (same) return box;
-  }
+  if (lua_rawlen(L, 1) == sizeof *box && lua_type(L, 1) == LUA_TUSERDATA && box->kind == &kind)
+    return box;
   return luaL_checkudata(L, 1, AT_STREAM_MT); /* raises */
 }
 
@@ -235,9 +236,9 @@ static int l_stream_nodelay(lua_State *L) {
 static int l_stream_keepalive(lua_State *L) {
   at_stream *s = at_stream_open_one(at_stream_self(L));
   int on = on_argument(L, 2);
-  lua_Integer seconds = luaL_optinteger(L, 3, 0);
+  lua_Number seconds = luaL_optnumber(L, 3, 0);
   luaL_argcheck(L, seconds >= 0 && seconds <= 32767, 3, "seconds out of range");
-  return push_outcome(L, s == NULL ? UV_EBADF : at_address_keepalive(s->fd, on, (int)seconds),
+  return push_outcome(L, s == NULL ? UV_EBADF : at_address_keepalive(s->fd, on, (int)ceil(seconds)),
                       "keepalive");
 }
 
@@ -261,23 +262,15 @@ static int l_stream_tostring(lua_State *L) {
 }
 
 static int l_stream_gc(lua_State *L) {
-  at_streambox *box = lua_touserdata(L, 1);
+  at_streambox *box = luaL_checkudata(L, 1, AT_STREAM_MT);
   at_stream *s = box->stream;
+  box->kind = NULL;
   if (s == NULL) return 0;
   box->stream = NULL;
   s->box = NULL;
   if (s->fd >= 0) at_ending_finish(s);
   at_stream_drop(s);
   return 0;
-}
-
-/* [-0, +0, m] fills the table at the top with functions whose third upvalue is the metatable at
-** `meta`: at_stream_self compares with it. */
-static void set_methods(lua_State *L, int meta, const luaL_Reg *methods) {
-  at_runtime_open(L);
-  luaL_getmetatable(L, AT_TASK_MT);
-  lua_pushvalue(L, meta);
-  luaL_setfuncs(L, methods, 3);
 }
 
 /* [-0, +0, m] core.net.Stream is the metatable: the Lua face adds lines and __close. */
@@ -297,11 +290,8 @@ void at_stream_open(lua_State *L, at_runtime *rt) {
   static const luaL_Reg meta[] = {
       {"__gc", l_stream_gc}, {"__tostring", l_stream_tostring}, {NULL, NULL}};
   at_scratch **holder;
-  at_runtime_class(L, rt, AT_STREAM_MT, NULL, meta);
-  luaL_getmetatable(L, AT_STREAM_MT); /* stack: ... table metatable */
-  lua_getfield(L, -1, "__index");
-  set_methods(L, lua_absindex(L, -2), methods);
-  lua_pop(L, 1);
+  at_runtime_class(L, rt, AT_STREAM_MT, methods, meta);
+  luaL_getmetatable(L, AT_STREAM_MT);
   lua_setfield(L, -2, "Stream");
 
   holder = lua_newuserdatauv(L, sizeof *holder, 0);

@@ -32,6 +32,7 @@ typedef struct at_reading {
 
 /* The userdata. */
 typedef struct at_streambox {
+  const void *kind;  /* stream.c's mark until it is collected: says that it is one */
   at_stream *stream; /* counted; NULL before it was opened */
 } at_streambox;
 

@@ -197,19 +197,11 @@ static int l_net_is_numeric(lua_State *L) {
   return 1;
 }
 
-/* check_address(host, port | {path=}): raises for what can be no address; true if it is numeric */
-static int l_net_check_address(lua_State *L) {
-  at_address a;
-  lua_pushboolean(L, at_tcp_check_address(L, 1, &a));
-  return 1;
-}
-
 /* [-0, +0, m] adds to core.net at the top */
 void at_tcp_open(lua_State *L, at_runtime *rt) {
   static const luaL_Reg functions[] = {{"connect", l_net_connect},
                                        {"pair", l_net_pair},
                                        {"is_numeric", l_net_is_numeric},
-                                       {"check_address", l_net_check_address},
                                        {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);
 }

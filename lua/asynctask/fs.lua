@@ -37,19 +37,6 @@ local fs = {}
 ---A format of `io`: a line without or with its end, a numeral, all, or so many bytes.
 ---@alias asynctask.Format "l"|"L"|"n"|"a"|"*l"|"*L"|"*n"|"*a"|integer
 
----An open file. Operations on one file run one after another in the order of their start, and are
----Tasks; the position belongs to this object alone.
----@class asynctask.File
----@field read fun(self, ...: asynctask.Format): asynctask.Task values by the formats of `io` ("l" if none); nil at the end
----@field write fun(self, ...: string|number): asynctask.Task gives the file
----@field lines fun(self, ...: asynctask.Format): asynctask.Iterator leaves the file open
----@field seek fun(self, whence?: "set"|"cur"|"end", offset?: integer): asynctask.Task gives the position in bytes
----@field truncate fun(self, size?: integer): asynctask.Task to the size in bytes, or to the position
----@field sync fun(self): asynctask.Task when the system has stored it (fsync)
----@field datasync fun(self): asynctask.Task as sync, without the times (fdatasync)
----@field stat fun(self): asynctask.Task gives an asynctask.Stat
----@field close fun(self): asynctask.Task waits for what was started before
-
 ---Opens a file. Modes as for `io.open`, and "x" after "w" or "a": it must not exist (C11 7.21.5.3).
 ---A directory is an error (EISDIR). A result that nobody can receive any more is closed.
 ---@type fun(path: string, mode?: string, options?: {permissions: integer}): asynctask.Task
@@ -232,9 +219,9 @@ end
 
 ---@class asynctask.WalkOptions
 ---@field depth? integer how far down; 1: the directory itself only
----@field follow? boolean follow symbolic links; a directory that contains itself is given with an error (ELOOP)
+---@field follow? boolean follow symbolic links; a directory inside itself is given with an error (ELOOP)
 ---@field stat? boolean entries carry all of `asynctask.Stat`
----@field filter? fun(path: string, entry: asynctask.Entry): boolean? false: leave it out, and what is in it; must not wait
+---@field filter? fun(path: string, entry: asynctask.Entry): boolean? false leaves it out, and what is in it
 
 ---Iterates over everything below a directory: `for path, entry in fs.walk(dir) do`. Parents come
 ---before what is in them, the names of one directory in the order of their bytes. A directory that

@@ -490,56 +490,60 @@ function net.resolve(host, options) end
 ---@return boolean numeric no name that has to be resolved
 function net.is_numeric(host) end
 
----Raises for what can be no address.
----@param host string|{ path: string }
----@param port? integer
----@return boolean numeric
-function net.check_address(host, port) end
-
----A stream of bytes in both directions. Reads are served in the order in which they were started.
+---A stream of bytes in both directions: a TCP or Unix socket, or one end of a pair. One task reads at
+---a time (else EBUSY); any number may write, whole writes leave in order.
 ---@class asynctask.Stream
 local Stream = {}
 
----@param ... "l"|"L"|"n"|"a"|integer none: "l"
----@return asynctask.Task values as `file:read` of `io` gives them; nil at the end
+---As `file:read` of `io` (Lua manual, section 6.8): all values are there, or the stream has ended.
+---@param ... "l"|"L"|"n"|"a"|integer none: "l"; a line of more than 16 MiB is EMSGSIZE
+---@return asynctask.Task values nil at the end; faults with ECONNRESET and the like, EBADF once closed
 function Stream:read(...) end
 
----@param max? integer bytes
+---@param max? integer bytes (64 KiB)
 ---@return asynctask.Task data what is there, at least a byte; nil at the end
 function Stream:read_some(max) end
 
----@param delimiter string
----@param options? { max?: integer, keep?: boolean }
----@return asynctask.Task data what stands before the delimiter
+---@param delimiter string not empty
+---@param options? { max?: integer, keep?: boolean } max: bytes before it (16 MiB), more is EMSGSIZE
+---and loses nothing; keep: the delimiter is part of the data
+---@return asynctask.Task data what stands before the delimiter, or what is left at the end, or nil
 function Stream:read_until(delimiter, options) end
 
----Tried at once, else queued.
+---Tried at once, else queued. Cancelled before its turn it did not happen, half-written it closes
+---the stream (S10).
 ---@param ... string|number
----@return asynctask.Task task settles when the data is out, or few bytes are queued
+---@return asynctask.Task task settles when it is out, or less than 64 KiB up to its end are queued;
+---faults with EPIPE or ECONNRESET when the peer went away
 function Stream:write(...) end
 
----No more will be written; reading goes on.
+---No more will be written: the peer reads the end after what is queued. Reading goes on.
 ---@return asynctask.Task
 function Stream:shutdown() end
 
----Closes when what was written is out. Closing twice is fine; closes in cancelled scopes, too.
+---Closes when what was written is out, at once if nothing is queued, or when the peer takes nothing
+---for 5 s. Closing twice is fine; closes in cancelled scopes, too; cancelled, it closes at once.
 ---@return asynctask.Task
 function Stream:close() end
 
----@return { host?: string, port?: integer, path?: string }? address
+---@return { host?: string, port?: integer, family?: "ipv4"|"ipv6", path?: string }? address
 ---@return asynctask.Error? error
 function Stream:sockname() end
 
----@return { host?: string, port?: integer, path?: string }? address
+---@return { host?: string, port?: integer, family?: "ipv4"|"ipv6", path?: string }? address
 ---@return asynctask.Error? error
 function Stream:peername() end
 
 ---Whether small writes go out at once (TCP_NODELAY); on from the start.
 ---@param on? boolean default true
+---@return true? done
+---@return asynctask.Error? error
 function Stream:nodelay(on) end
 
 ---@param on? boolean default true
----@param seconds? number idle time before the first probe
+---@param seconds? number idle time before the first probe; none: the system's
+---@return true? done
+---@return asynctask.Error? error
 function Stream:keepalive(on, seconds) end
 
 ---@return integer? fd nil once closed
@@ -548,13 +552,15 @@ function Stream:fd() end
 ---@class asynctask.Server
 local Server = {}
 
+---The next connection. A cancelled accept loses none; out of descriptors, it waits for some.
 ---@return asynctask.Task stream an `asynctask.Stream`; EBADF when the server stops
 function Server:accept() end
 
----@return { host?: string, port?: integer, path?: string }
+---@return { host?: string, port?: integer, family?: "ipv4"|"ipv6", path?: string }? address
+---@return asynctask.Error? error
 function Server:sockname() end
 
----Takes no more connections.
+---Takes no more connections, at once: the first half of `close`.
 function Server:stop() end
 
 ---@return boolean

@@ -384,9 +384,12 @@ describe("fs", function()
     end)
 
     it("S22: wrong arguments raise at the call", function()
-      assert.error_matches(function() fs.read_file() end, "bad argument #1 to 'read_file' %(string expected, got no value%)")
-      assert.error_matches(function() fs.read_file(nil) end, "bad argument #1 to 'read_file' %(string expected, got nil%)")
-      assert.error_matches(function() fs.read_file(12) end, "bad argument #1 to 'read_file' %(string expected, got number%)")
+      assert.error_matches(function() fs.read_file() end,
+        "bad argument #1 to 'read_file' %(string expected, got no value%)")
+      assert.error_matches(function() fs.read_file(nil) end,
+        "bad argument #1 to 'read_file' %(string expected, got nil%)")
+      assert.error_matches(function() fs.read_file(12) end,
+        "bad argument #1 to 'read_file' %(string expected, got number%)")
       assert.error_matches(function() fs.read_file("") end, "path is empty")
       assert.error_matches(function() fs.read_file("a\0b") end, "zero byte")
       assert.error_matches(function() fs.open("a\0b", "w") end, "zero byte")

@@ -1,0 +1,31 @@
+/* fsverb.h - an operation on a path: what fs.c fills in and fsverb.c carries out. */
+#ifndef AT_IO_FSVERB_H
+#define AT_IO_FSVERB_H
+
+#include <sys/stat.h>
+
+#include "core/blocking.h"
+
+enum at_verb {
+  AT_VERB_OPEN, AT_VERB_STAT, AT_VERB_LSTAT, AT_VERB_EXISTS, AT_VERB_MKDIR, AT_VERB_REMOVE,
+  AT_VERB_RENAME, AT_VERB_LINK, AT_VERB_SYMLINK, AT_VERB_CHMOD, AT_VERB_TRUNCATE, AT_VERB_UTIME,
+  AT_VERB_COPY, AT_VERB_REALPATH, AT_VERB_READLINK, AT_VERB_MKDTEMP
+};
+
+typedef struct at_pathop {
+  at_work work;
+  char *path, *path2;  /* owned; path2 or NULL */
+  int flags;           /* open flags; options of the verb */
+  int permissions;
+  int64_t number;      /* truncate: the size; exists: the answer */
+  double atime, mtime; /* utime: seconds since the epoch */
+  int fd;              /* owned; open: -1 when there is none */
+  int made;            /* mkdtemp: exists and was not handed out */
+  char *text;          /* owned: a path that is the result */
+  struct stat st;
+} at_pathop;
+
+/* What each verb does on a pool thread. */
+extern void (*const at_verb_run[])(at_work *w);
+
+#endif
