@@ -81,6 +81,9 @@ CONFIG  := $(BUILD)/config
 
 HERE    := $(CURDIR)
 OUT     := $(abspath $(BUILD))
+# A suite that hangs ends after LIMIT seconds.
+LIMIT   := 1200
+BOUNDED := $(shell command -v timeout >/dev/null 2>&1 && echo timeout --foreground -k 10 $(LIMIT))
 PATHS   := LUA_PATH='$(HERE)/lua/?.lua;$(HERE)/lua/?/init.lua;'"$${LUA_PATH:-;}" \
            LUA_CPATH='$(OUT)/?.so;'"$${LUA_CPATH:-;}"
 # Lua prefers the variables with the version in their name: they must not hide ours.
@@ -158,7 +161,7 @@ LUA_CPATH='$(OUT)/?.so;'\"\$${LUA_CPATH:-;}\""
 test: all ## run the specs; FILES= chooses some
 	$(call need,$(LUA),Lua 5.4,test)
 	$(call need_busted,test)
-	$(Q)ASYNCTASK_BUILD='$(OUT)' $(LUA) spec/run.lua $(FILES)
+	$(Q)ASYNCTASK_BUILD='$(OUT)' $(BOUNDED) $(LUA) spec/run.lua $(FILES)
 
 demo: all ## run the tour; DIR= chooses the directory that it reads
 	$(call need,$(LUA),Lua 5.4,demo)
@@ -187,7 +190,7 @@ asan: ## run the specs under AddressSanitizer and UBSan, leaks included; FILES= 
 	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libasan.so) $(OUT)/asan/nodlclose.so" \
 	  ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:handle_abort=1 \
 	  UBSAN_OPTIONS=print_stacktrace=1 \
-	  ASYNCTASK_SANITIZER=asan ASYNCTASK_BUILD='$(OUT)/asan' $(LUA) spec/run.lua $(FILES)
+	  ASYNCTASK_SANITIZER=asan ASYNCTASK_BUILD='$(OUT)/asan' $(BOUNDED) $(LUA) spec/run.lua $(FILES)
 
 tsan: ## run the specs under ThreadSanitizer; FILES= chooses some
 	$(call need,$(GCC),gcc,tsan)
@@ -197,7 +200,7 @@ tsan: ## run the specs under ThreadSanitizer; FILES= chooses some
 	$(call nodlclose,tsan)
 	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libtsan.so) $(OUT)/tsan/nodlclose.so" \
 	  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:exitcode=66 \
-	  ASYNCTASK_SANITIZER=tsan ASYNCTASK_BUILD='$(OUT)/tsan' $(LUA) spec/run.lua $(FILES)
+	  ASYNCTASK_SANITIZER=tsan ASYNCTASK_BUILD='$(OUT)/tsan' $(BOUNDED) $(LUA) spec/run.lua $(FILES)
 
 VALGRIND_FILES = spec/support/short.lua
 valgrind: all ## run a short program under valgrind; a definite leak is an error

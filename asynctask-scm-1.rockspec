@@ -67,6 +67,7 @@ build = {
         "csrc/io/fs.c",
         "csrc/io/fscached.c",
         "csrc/io/fsdir.c",
+        "csrc/io/fsverb.c",
         "csrc/io/fswhole.c",
         "csrc/io/reader.c",
         "csrc/io/server.c",

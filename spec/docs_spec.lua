@@ -90,7 +90,7 @@ describe("docs", function()
     local text = await(fs.read_file(child.root .. "/docs/tasks.md"))
     for name, value in pairs(task) do
       if type(value) == "function" then
-        assert.is_truthy(text:find("\n### [^\n]*`" .. name .. "%("), name)
+        assert.is_truthy(text:find("\n### [^\n]*`" .. name .. "[({]"), name)
       end
     end
     for name, value in pairs(getmetatable(task.delay(0)).__index) do

@@ -16,11 +16,12 @@ local FLOORS = {
 }
 
 -- The only files that call these: two doors of the scheduler, the drop-in for `coroutine`, and the
--- interruption of jobs. A hook is set where a stray yield is caught, and where a job is interrupted.
+-- interruption of jobs. A hook is set where a stray yield is caught and where a job is interrupted, and
+-- taken away when that came too late (job.c).
 local DOORS = {
   lua_resume = { "core/sched.c", "core/coroutine.c", "par/interrupt.c" },
   lua_yield = { "core/await.c", "core/coroutine.c", "par/interrupt.c" },
-  lua_sethook = { "core/sched.c", "core/coroutine.c", "par/interrupt.c" },
+  lua_sethook = { "core/sched.c", "core/coroutine.c", "par/interrupt.c", "par/job.c" },
 }
 
 local offences = 0

@@ -18,6 +18,10 @@ void at_arg_callable(lua_State *L, int arg);
 ** infinity and more than 292 years give INT64_MAX. */
 long long at_arg_seconds(lua_State *L, int arg);
 
+/* [-0, +0, v] raises as luaL_argerror does, but names the function without its module where it was
+** called by pcall: `bad argument #1 to 'read_file' (path is empty)`. Never returns. */
+int at_arg_error(lua_State *L, int arg, const char *message);
+
 /* [-0, +0, v] raises `bad argument #arg (what expected, got type)`. Never returns. */
 int at_arg_type_error(lua_State *L, int arg, const char *what);
 

@@ -12,6 +12,8 @@
 #include "base/arg.h"
 #include "base/error.h"
 #include "core/await.h"
+#include "core/cancellation.h"
+#include "core/group.h"
 #include "core/op.h"
 #include "core/sched.h"
 #include "core/source.h"
@@ -77,6 +79,7 @@ at_ext *at_ext_get(at_runtime *rt, at_coro *c) {
 /* Takes a scope out of its task, wherever it is in the chain. */
 static void leave(at_runtime *rt, at_scope *s, at_leaf **to) {
   at_timer_remove(rt, &s->deadline.task);
+  at_cancellation_unlink(s);
   at_unanchor(rt, s->error);
   s->error = 0;
   s->task = NULL;
@@ -94,6 +97,7 @@ void at_ext_release(at_runtime *rt, at_coro *c) {
   }
   at_ring_remove(&e->proxy);
   at_unanchor(rt, e->error);
+  at_unanchor(rt, e->locals);
   c->ext = NULL;
   e->next = rt->free_ext;
   rt->free_ext = e;
@@ -155,6 +159,10 @@ int at_cancel_is_aimed(lua_State *L, at_runtime *rt, int index) {
   return is_error_of(L, rt, index, e->error);
 }
 
+int at_scope_is_own(lua_State *L, at_runtime *rt, const at_scope *s, int index) {
+  return is_error_of(L, rt, index, s->error);
+}
+
 int at_cancel_is_own(lua_State *L, at_runtime *rt, at_coro *c, int index) {
   return c->ext != NULL && is_error_of(L, rt, index, c->ext->error);
 }
@@ -175,6 +183,8 @@ static void wake(at_runtime *rt, at_coro *c) {
   if ((c->task.flags & AT_F_CANCELLING) == 0) return;
   if (c == rt->main_task) {
     if (rt->in_uv_run && rt->pumping) uv_stop(rt->loop);
+  } else if (c->task.flags & AT_F_HELD) {
+    at_sched_release(rt, c); /* it will not begin */
   } else if (c->task.flags & AT_F_WAITING) {
     at_task_unwait_coro(rt, c);
     c->task.flags |= AT_F_WOKEN_CANCEL;
@@ -249,6 +259,8 @@ static void cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error,
         e->next = *work;
         *work = e;
       }
+    } else if (t->task.kind == AT_GROUP) {
+      cancel_ring(L, rt, at_group_ring(t), error, work); /* a group is in no group's ring */
     } else {
       cancel_leaf(L, rt, &t->task, t->task.flags & AT_F_NOUV ? 0 : error);
     }
@@ -269,6 +281,17 @@ static void cancel_owned(lua_State *L, at_runtime *rt, at_ext *e, at_scope *last
     e = work;
     if (work != NULL) work = work->next;
   } while (e != NULL);
+}
+
+void at_cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error) {
+  at_ext *work = NULL;
+  luaL_checkstack(L, 10, "cancellation");
+  cancel_ring(L, rt, ring, error, &work);
+  while (work != NULL) {
+    at_ext *e = work;
+    work = e->next;
+    cancel_owned(L, rt, e, NULL, error);
+  }
 }
 
 int at_cancel_coro(lua_State *L, at_runtime *rt, at_coro *c) {
@@ -379,7 +402,7 @@ static int scope_ended(lua_State *L, int status, int scope) {
   own = s->kind == AT_SCOPE_DEADLINE && is_error_of(L, rt, -1, s->error);
   at_scope_leave(rt, s);
   if (own && !at_cancel_push_aimed(L, rt, rt->current))
-    at_error_push_uv(L, UV_ETIMEDOUT, "timeout", NULL);
+    at_error_push(L, "ETIMEDOUT", "the deadline has passed", "timeout");
   return lua_error(L);
 }
 
@@ -387,14 +410,18 @@ static int scope_k(lua_State *L, int status, lua_KContext scope) {
   return scope_ended(L, status, (int)scope);
 }
 
+int at_scope_call(lua_State *L, int scope) {
+  int n = lua_gettop(L) - scope;
+  at_flat_push(L, at_rt(L));
+  lua_insert(L, scope + 1); /* stack: ... scope flat f args */
+  return scope_ended(L, lua_pcallk(L, n, LUA_MULTRET, 0, scope, scope_k), scope);
+}
+
 /* Calls the function at `f` with what is above it inside a scope of this kind. */
 static int call_in_scope(lua_State *L, int f, int kind, long long ns) {
   at_runtime *rt = at_rt(L);
-  int n = lua_gettop(L) - f;
   at_scope *s = at_scope_enter(L, rt, kind);
   lua_insert(L, f);
-  at_flat_push(L, rt);
-  lua_insert(L, f + 1); /* stack: ... scope flat f args */
   if (ns >= 0 && ns != INT64_MAX) {
     uint64_t due = ns == 0 ? 0 : at_timer_now(rt) + (uint64_t)ns;
     if (ns == 0) {
@@ -404,7 +431,7 @@ static int call_in_scope(lua_State *L, int f, int kind, long long ns) {
       return luaL_error(L, "not enough memory");
     }
   }
-  return scope_ended(L, lua_pcallk(L, n + 1, LUA_MULTRET, 0, f, scope_k), f);
+  return at_scope_call(L, f);
 }
 
 /* with_timeout(seconds, f, ...) -> results of f; raises ETIMEDOUT past the deadline */

@@ -17,6 +17,7 @@ typedef struct at_scope {
   at_leaf *owned;
   int error;              /* anchor of the error aimed at it, 0: not cancelled */
   uint8_t kind;
+  struct at_scope *linked_next, **linked_prev; /* scopes that one cancellation source cancels */
 } at_scope;
 
 /* The ring that a task made now belongs to. */
@@ -37,6 +38,14 @@ int at_scope_cancel(lua_State *L, at_runtime *rt, at_scope *s);
 int at_cancel_coro(lua_State *L, at_runtime *rt, at_coro *c);
 /* [-0, +0, m] cancels any pending task with the reason at `reason` (0: none). */
 int at_cancel_task(lua_State *L, at_runtime *rt, at_task *t, int reason);
+
+/* [-0, +0, m] cancels all that a ring holds with the error at `error`. */
+void at_cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error);
+/* [-0, +0, -] true if the value at `index` is the error aimed at this scope. */
+int at_scope_is_own(lua_State *L, at_runtime *rt, const at_scope *s, int index);
+/* [-n, +r, e] calls the function above the entered scope at index `scope` with what is above it, then
+** leaves the scope; for `return at_scope_call(L, scope)`. */
+int at_scope_call(lua_State *L, int scope);
 
 /* [-0, +1, m] pushes a new ECANCELED error, its reason being the value at `reason` (0: none). */
 void at_cancel_push_error(lua_State *L, int reason);

@@ -55,7 +55,9 @@ static int shown(const at_frame *frame) {
 
 static void watch(at_runtime *rt);
 
-at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
+/* [-0, +1, m] pushes what may become the fault of the error at the top: the frames of L, or none, and
+** the fault that it goes on from. Without a metatable: nothing is counted or reported yet. */
+static at_fault *note(lua_State *L, at_runtime *rt, int with_frames) {
   at_fault *f;
   lua_Debug ar;
   int i, n = 0, error, frames = with_frames ? count_frames(L) : 0;
@@ -82,6 +84,48 @@ at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
+  return f;
+}
+
+/* [-2, +1, m] the note at the top becomes the fault of the error below it. From here on it reports. */
+static at_fault *publish(lua_State *L, at_runtime *rt) {
+  at_fault *f = lua_touserdata(L, -1);
+  luaL_setmetatable(L, FAULT_MT);
+  rt->unobserved++;
+  watch(rt);
+  lua_replace(L, -2);
+  return f;
+}
+
+/* [-0, +(0|1), m] the note that the handler of a body left for the error at the top: pushes it. */
+static int take_note(lua_State *L, at_runtime *rt) {
+  at_anchor_push(L, rt, AT_SLOT_NOTES);
+  if (lua_rawgetp(L, -1, L) != LUA_TUSERDATA) {
+    lua_pop(L, 2);
+    return 0;
+  }
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, L);
+  lua_remove(L, -2);
+  lua_getiuservalue(L, -1, UV_ERROR); /* stack: error note error of the note */
+  if (lua_rawequal(L, -1, -3)) {
+    lua_pop(L, 1);
+    return 1;
+  }
+  lua_pop(L, 2);
+  return 0;
+}
+
+/* Called by the body of a task itself? Then the note of its handler is for this error. */
+static int in_body(lua_State *L) {
+  lua_Debug ar;
+  return lua_getstack(L, 0, &ar) && !lua_getstack(L, 1, &ar);
+}
+
+at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
+  luaL_checkstack(L, 8, "fault");
+  if (!with_frames && in_body(L) && take_note(L, rt)) return publish(L, rt);
+  (void)note(L, rt, with_frames);
   at_anchor_push(L, rt, AT_SLOT_TEXT);
   if (lua_isstring(L, -1)) {
     lua_setiuservalue(L, -2, UV_TEXT);
@@ -90,20 +134,27 @@ at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
   } else {
     lua_pop(L, 1);
   }
-  luaL_setmetatable(L, FAULT_MT); /* from here on it reports */
-  rt->unobserved++;
-  watch(rt);
-  lua_replace(L, error);
-  return f;
+  return publish(L, rt);
 }
 
 void at_fault_text(lua_State *L, at_runtime *rt) { at_anchor_set(L, rt, AT_SLOT_TEXT); }
 
+/* The error stays what it is: <close> handlers, and who called `load`, see what the handler returns. A
+** worker's jobs still want the fault itself. */
 int at_fault_handler(lua_State *L) {
   at_runtime *rt = at_runtime_get(L);
   if (rt == NULL || rt->closing) return 1;
   lua_settop(L, 1);
-  at_fault_new(L, rt, 1);
+  luaL_checkstack(L, 10, "fault");
+  if (rt->quiet) {
+    at_fault_new(L, rt, 1);
+    return 1;
+  }
+  at_anchor_push(L, rt, AT_SLOT_NOTES);
+  lua_pushvalue(L, 1);
+  (void)note(L, rt, 1); /* stack: error notes error note */
+  lua_rawsetp(L, 2, L);
+  lua_settop(L, 1);
   return 1;
 }
 

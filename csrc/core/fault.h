@@ -22,14 +22,15 @@ typedef struct at_fault {
   at_frame frames[];
 } at_fault;
 
-/* [-1, +1, m] replaces the error at the top by a fault: with the frames of L, or none. */
+/* [-1, +1, m] replaces the error at the top by a fault: with the frames of L, or, called by the body of
+** a task itself, with those that its handler noted for this error. */
 at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames);
 
 /* [-1, +0, -] the text at the top becomes part of the next fault made of an operation (a worker's
 ** traceback). */
 void at_fault_text(lua_State *L, at_runtime *rt);
 
-/* [-1, +1, m] the message handler of task bodies: replaces the error at the top by a fault. */
+/* [-1, +1, m] the message handler of task bodies: notes where the error was raised, and returns it. */
 int at_fault_handler(lua_State *L);
 
 /* [-0, +0, -] true if the value at `index` is a fault; it is unforgeable from Lua. */

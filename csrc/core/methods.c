@@ -101,6 +101,10 @@ static int l_task_named(lua_State *L) {
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_rawset(L, -3);
+    if (t->flags & AT_F_FAULT) { /* named after it failed: the report knows the name, too */
+      lua_getiuservalue(L, 1, 1);
+      at_fault_name(L, rt, 1);
+    }
   }
   lua_pushvalue(L, 1);
   return 1;

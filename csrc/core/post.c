@@ -139,7 +139,7 @@ void at_inbox_release(at_inbox *inbox) {
 /* The mail may hold what the sender knew the inbox by, and is gone once it is pushed: hence the
 ** reference of our own. */
 void at_post(at_inbox *inbox, at_mail *mail) {
-  at_mail *head = atomic_load_explicit(&inbox->head, memory_order_relaxed);
+  at_mail *head = atomic_load_explicit(&inbox->head, memory_order_acquire); /* closed: all it did */
   at_inbox_retain(inbox);
   do {
     if (head == &closed_mark) {

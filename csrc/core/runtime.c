@@ -20,6 +20,8 @@
 #include "core/task.h"
 #include "core/timer.h"
 
+#define SPIN_MICROSECONDS 20 /* for an answer from another thread, before sleeping */
+
 static const char registry_key = 'k';
 
 /* ---- anchors ---- */
@@ -98,6 +100,10 @@ void at_external_remove(at_runtime *rt) {
 
 int at_runtime_pump(at_runtime *rt, int block) {
   int alive;
+  if (block && rt->externals > 0 && !at_sched_has_work(rt) && at_inbox_spin(rt, SPIN_MICROSECONDS)) {
+    at_sched_enter(rt);
+    block = 0;
+  }
   at_timer_arm(rt);
   rt->in_uv_run = 1;
   alive = uv_run(rt->loop, block ? UV_RUN_ONCE : UV_RUN_NOWAIT);
@@ -204,7 +210,7 @@ static void open_anchors(lua_State *L, at_runtime *rt, int self) {
       new_weak_table(L, "k");
     else if (slot == AT_SLOT_SOURCES)
       new_weak_table(L, "v");
-    else if (slot == AT_SLOT_REPORTS)
+    else if (slot == AT_SLOT_REPORTS || slot == AT_SLOT_NOTES)
       lua_newtable(L);
     else
       lua_pushboolean(L, 0);
@@ -259,6 +265,7 @@ at_runtime *at_runtime_open(lua_State *L) {
   rt = lua_newuserdatauv(L, sizeof *rt, 1);
   memset(rt, 0, sizeof *rt);
   rt->idle_first = rt->free_cell = -1;
+  rt->budget = AT_TURN_BUDGET;
   self = lua_gettop(L);
   lua_createtable(L, 0, 2);
   lua_pushliteral(L, "asynctask.runtime");

@@ -24,6 +24,13 @@ typedef struct at_closable {
   void (*close)(at_runtime *rt, struct at_closable *c); /* must not call Lua; removes nothing */
 } at_closable;
 
+/* Work that needs Lua and was found out where there is none: done at the start of the next turn. */
+typedef struct at_deferred {
+  struct at_deferred *next;
+  unsigned char queued;
+  void (*run)(lua_State *L, at_runtime *rt, struct at_deferred *d); /* [-0, +0, m] protected */
+} at_deferred;
+
 /* What libuv holds pointers to. Malloc'd, so that it can outlive the state (S18). */
 typedef struct at_loop {
   uv_loop_t loop;
@@ -66,6 +73,7 @@ struct at_runtime {
   unsigned char abandoned; /* par: interrupted for good; what was stopped is left as it is */
   void (*entered)(at_runtime *rt); /* par: called when the loop enters the scheduler; or NULL */
   at_task *turn;        /* what yield() returned in this turn, or NULL */
+  at_deferred *deferred; /* newest first */
   at_op *done_head, *done_tail; /* operations whose C side has ended */
   at_op *settling; /* the operation whose result is being converted */
   at_waiter *notify_head, *notify_tail; /* waiters of tasks that settled, not yet told */
@@ -118,6 +126,7 @@ enum {
   AT_SLOT_RAISING,     /* the fault that await raised last */
   AT_SLOT_TEXT,        /* a traceback to join to the next fault, or false */
   AT_SLOT_SOURCES,     /* weak values: number -> source */
+  AT_SLOT_NOTES,       /* lua_State * -> what the handler of task bodies noted there last */
   AT_SLOT_WAITING,     /* weak keys: coroutine -> true while an await inside it waits */
   AT_SLOT_LAST
 };

@@ -10,6 +10,7 @@
 #include "core/cancel.h"
 #include "core/copool.h"
 #include "core/fault.h"
+#include "core/locals.h"
 #include "core/op.h"
 #include "core/timer.h"
 
@@ -43,8 +44,24 @@ static at_coro *take_ready(at_runtime *rt) {
   return c;
 }
 
+void at_sched_defer(at_runtime *rt, at_deferred *d) {
+  if (d->queued) return;
+  d->queued = 1;
+  d->next = rt->deferred;
+  rt->deferred = d;
+  at_sched_wake(rt);
+}
+
+void at_sched_undefer(at_runtime *rt, at_deferred *d) {
+  at_deferred **link = &rt->deferred;
+  if (!d->queued) return;
+  while (*link != d) link = &(*link)->next;
+  *link = d->next;
+  d->queued = 0;
+}
+
 int at_sched_has_work(const at_runtime *rt) {
-  return rt->ready_head != NULL || rt->done_head != NULL || rt->turn != NULL || rt->reports > 0 ||
+  return rt->ready_head != NULL || rt->deferred != NULL || rt->done_head != NULL || rt->turn != NULL || rt->reports > 0 ||
          at_timer_due(rt);
 }
 
@@ -53,8 +70,11 @@ int at_sched_has_work(const at_runtime *rt) {
 static void stray_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
-  luaL_error(L, "attempt to yield from a task: a task waits with 'await'; for generators inside a "
-                "task wrap a coroutine of their own");
+  luaL_where(L, 0); /* the function that yielded goes on right here */
+  lua_pushliteral(L, "attempt to yield from a task: a task waits with 'await'; for generators inside "
+                     "a task wrap a coroutine of their own");
+  lua_concat(L, 2);
+  (void)lua_error(L);
 }
 
 /* The task is in its first slice, at the top of whoever started it, or its coroutine's anchor holds it. */
@@ -222,6 +242,11 @@ static void run(at_runtime *rt, lua_State *from, at_coro *c, int n) {
 static void begin_turn(lua_State *L, at_runtime *rt) {
   rt->budget = AT_TURN_BUDGET;
   if (rt->done_head != NULL) at_op_drain(L, rt);
+  while (rt->deferred != NULL) {
+    at_deferred *d = rt->deferred;
+    at_sched_undefer(rt, d);
+    d->run(L, rt, d);
+  }
   if (rt->turn != NULL) {
     at_task *t = rt->turn;
     rt->turn = NULL;
@@ -229,6 +254,19 @@ static void begin_turn(lua_State *L, at_runtime *rt) {
   }
   if (rt->heap_size > 0 && at_timer_due(rt)) at_timer_fire(L, rt, 0);
   if (rt->reports > 0) at_fault_flush(L, rt);
+}
+
+/* A task that was not started at once; cancelled meanwhile, it never begins. */
+static void start_queued(at_runtime *rt, lua_State *L, at_coro *c) {
+  lua_State *co = c->co;
+  if (c->task.flags & AT_F_CANCELLING) {
+    lua_settop(co, 1);
+    (void)at_cancel_push_aimed(co, rt, c);
+    rt->body = AT_BODY_CANCELLED;
+    finish(rt, L, c, co, 1);
+  } else {
+    run(rt, L, c, lua_gettop(co) - 2);
+  }
 }
 
 /* Runs turns until nothing is ready or enough was run for now. stack: runtime once */
@@ -241,7 +279,10 @@ static int l_turns(lua_State *L) {
     last = rt->ready_tail;
     while ((c = rt->ready_head) != NULL) {
       (void)take_ready(rt);
-      run(rt, L, c, lua_status(c->co) == LUA_OK ? lua_gettop(c->co) - 2 : 0);
+      if (lua_status(c->co) == LUA_OK)
+        start_queued(rt, L, c);
+      else
+        run(rt, L, c, 0);
       left--;
       if (c == last) break;
     }
@@ -294,7 +335,7 @@ void at_sched_prepare(uv_prepare_t *handle) {
 
 /* ---- starting ---- */
 
-enum { START_OWNED = 1, START_QUEUED = 2 };
+enum { START_QUEUED = 1, START_HELD = 2 };
 
 /* A coroutine that holds handler, function and arguments, but no task: its allocation failed. */
 static void reclaim(at_runtime *rt) {
@@ -306,8 +347,8 @@ static void reclaim(at_runtime *rt) {
 }
 
 /* Moves handler, function and arguments to a coroutine, makes the task, starts it.
-** stack: f args... -> task. `mt` is the index of the Task metatable, or 0. */
-static at_coro *start(lua_State *L, at_runtime *rt, int n, int how, int mt) {
+** stack: f args... -> task. `ring`: of its owner, or NULL; `mt`: index of the Task metatable, or 0. */
+static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int how, int mt) {
   lua_State *co;
   at_coro *c;
   int number, outer = rt->loading;
@@ -334,31 +375,48 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, int how, int mt) {
   lua_setmetatable(L, -2);
   c->task.index = number;
   c->co = co;
-  if ((how & START_OWNED) && at_ring_add_coro(rt, at_scope_ring(rt), c) < 0)
-    luaL_error(L, "not enough memory");
+  if (ring != NULL && at_ring_add_coro(rt, ring, c) < 0) luaL_error(L, "not enough memory");
+  if (rt->current->ext != NULL && rt->current->ext->locals != 0) at_locals_inherit(L, rt, c);
   rt->loading = outer;
   rt->cells[number].u.task = c;
-  if (!(how & START_QUEUED) && rt->nest < AT_NEST_LIMIT) {
+  if (how == 0 && rt->nest < AT_NEST_LIMIT) {
     run(rt, L, c, n + 2);
     return c;
   }
   anchor_task(L, rt, c);
-  if (!(how & START_QUEUED) && at_await_can_yield(L, rt))
+  if (how & START_HELD)
+    c->task.flags |= AT_F_HELD;
+  else if (!(how & START_QUEUED) && at_await_can_yield(L, rt))
     rt->handoff = c;
   else
     at_sched_ready(rt, c);
   return c;
 }
 
+/* stack: f args... -> cancelled task */
+static at_coro *refuse(lua_State *L, at_runtime *rt, int n) {
+  at_task_refused(L, rt);
+  lua_replace(L, -(n + 2));
+  lua_pop(L, n);
+  return NULL;
+}
+
 at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued) {
   luaL_checkstack(L, 8, "task");
-  if (owned && at_op_refused(rt)) {
-    at_task_refused(L, rt);
-    lua_replace(L, -(n + 2));
-    lua_pop(L, n);
-    return NULL;
-  }
-  return start(L, rt, n, (owned ? START_OWNED : 0) | (queued ? START_QUEUED : 0), 0);
+  if (owned && at_op_refused(rt)) return refuse(L, rt, n);
+  return start(L, rt, n, owned ? at_scope_ring(rt) : NULL, queued ? START_QUEUED : 0, 0);
+}
+
+at_coro *at_sched_spawn_in(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int held) {
+  luaL_checkstack(L, 8, "task");
+  if (at_op_refused(rt)) return refuse(L, rt, n);
+  return start(L, rt, n, ring, held ? START_HELD : 0, 0);
+}
+
+void at_sched_release(at_runtime *rt, at_coro *c) {
+  if ((c->task.flags & AT_F_HELD) == 0) return;
+  c->task.flags &= (uint16_t)~AT_F_HELD;
+  at_sched_ready(rt, c);
 }
 
 int at_sched_spawned(lua_State *L, at_runtime *rt) {
@@ -372,7 +430,7 @@ static int l_spawn(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int n = lua_gettop(L) - 1;
   at_arg_callable(L, 1);
-  (void)start(L, rt, n, 0, lua_upvalueindex(2));
+  (void)start(L, rt, n, NULL, 0, lua_upvalueindex(2));
   return at_sched_spawned(L, rt);
 }
 

@@ -36,6 +36,9 @@ int at_sched_has_work(const at_runtime *rt);
 ** (at_sched_handoff says so). */
 at_coro *at_sched_spawn(lua_State *L, at_runtime *rt, int n, int owned, int queued);
 
+/* The same, owned by the ring, and started only by at_sched_release (or to be cancelled) if `held`. */
+at_coro *at_sched_spawn_in(lua_State *L, at_runtime *rt, int n, struct at_leaf **ring, int held);
+
 /* l_ functions that start tasks end with `return at_sched_spawned(L, rt)`: the task is at the top. */
 int at_sched_spawned(lua_State *L, at_runtime *rt);
 
@@ -50,6 +53,14 @@ void at_sched_functions(lua_State *L, at_runtime *rt);
 
 /* The prepare handle's callback: drains before the loop polls. */
 void at_sched_prepare(uv_prepare_t *handle);
+/* Queues work for the next turn, once. No Lua. */
+void at_sched_defer(at_runtime *rt, at_deferred *d);
+/* Forgets it: its memory goes away. */
+void at_sched_undefer(at_runtime *rt, at_deferred *d);
+
+/* A task made by at_sched_spawn_held may start. No Lua. */
+void at_sched_release(at_runtime *rt, at_coro *c);
+
 /* Makes sure that the loop does not block while there is work. No Lua. */
 void at_sched_wake(at_runtime *rt);
 

@@ -434,8 +434,8 @@ void at_task_push_error(lua_State *L, at_runtime *rt, at_task *t, int index) {
 
 void at_task_push_label(lua_State *L, at_runtime *rt, at_task *t, int index) {
   static const char *const kinds[] = {"operation", "delay",       "yield",     "combination",
-                                      "source",    "task",        "main chunk", "deadline",
-                                      "proxy"};
+                                      "source",    "task",        "main chunk", "deadline",  "deadline",
+                                      "proxy",     "group"};
   index = lua_absindex(L, index);
   luaL_checkstack(L, 4, "label");
   at_anchor_push(L, rt, AT_SLOT_NAMES);

@@ -20,7 +20,9 @@ enum at_kind {
   AT_CORO,
   AT_MAIN,     /* the main chunk's record: no userdata */
   AT_DEADLINE, /* of a scope: no userdata */
-  AT_PROXY     /* stands for an owned coroutine task in its owner's ring: no userdata */
+  AT_SOURCE_DEADLINE, /* of a cancellation source: no userdata */
+  AT_PROXY,    /* stands for an owned coroutine task in its owner's ring: no userdata */
+  AT_GROUP     /* stands for a group's members in the ring of the scope around it: no userdata */
 };
 enum at_state { AT_PENDING, AT_SUCCEEDED, AT_FAULTED, AT_CANCELLED };
 
@@ -29,6 +31,7 @@ enum at_flags {
   AT_F_ONE = 1 << 1,        /* the user value is the only result */
   AT_F_MANY = 1 << 2,       /* the user value is a table of results with n */
   AT_F_LAZY = 1 << 3,       /* a combination whose result is made at the first read */
+  AT_F_HELD = 1 << 3,       /* the same bit, of a coroutine task: not started yet, on purpose */
   AT_F_FAULT = 1 << 4,      /* the user value is an at_fault */
   AT_F_SHARED = 1 << 5,     /* the settled singleton or a turn: never changed by its users */
   AT_F_NOUV = 1 << 6,       /* has no user value */
@@ -75,6 +78,7 @@ typedef struct at_ext {
   int error;              /* anchor of the error aimed at the whole task, 0: not cancelled */
   struct at_ext *next;    /* free list, or the work list of a cancellation */
   at_coro *task;
+  int locals;             /* anchor of the table of task-local values, 0: none */
 } at_ext;
 
 struct at_coro {

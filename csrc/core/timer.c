@@ -8,6 +8,7 @@
 
 #include "base/arg.h"
 #include "core/cancel.h"
+#include "core/cancellation.h"
 #include "core/op.h"
 #include "core/sched.h"
 
@@ -96,6 +97,8 @@ void at_timer_fire(lua_State *L, at_runtime *rt, int refresh) {
     at_timer_remove(rt, t);
     if (t->kind == AT_DEADLINE) {
       at_scope_expire(L, rt, t);
+    } else if (t->kind == AT_SOURCE_DEADLINE) {
+      at_cancellation_expire(L, rt, t);
     } else {
       int slot = at_leaf_of(t)->u.slot;
       at_task_settle(rt, t, AT_SUCCEEDED);

@@ -3,10 +3,13 @@
 #include "asynctask.h"
 #include "core/await.h"
 #include "core/cancel.h"
+#include "core/cancellation.h"
 #include "core/combine.h"
 #include "core/coroutine.h"
 #include "core/dump.h"
 #include "core/fault.h"
+#include "core/group.h"
+#include "core/locals.h"
 #include "core/methods.h"
 #include "core/runtime.h"
 #include "core/sched.h"
@@ -34,6 +37,9 @@ int luaopen_asynctask_core(lua_State *L) {
   at_fault_functions(L, rt);
   at_dump_functions(L, rt);
   at_methods_functions(L, rt);
+  at_group_functions(L, rt);
+  at_cancellation_functions(L, rt);
+  at_locals_functions(L, rt);
   at_coroutine_push(L, rt);
   lua_setfield(L, -2, "coroutine");
   lua_pushcfunction(L, l_error_new);

@@ -98,6 +98,7 @@ static void count_waiting(at_file *f) {
 }
 
 static void enqueue(at_runtime *rt, at_file *f, at_fileop *o) {
+  o->linked = 1;
   o->prev = f->tail;
   if (f->tail != NULL) f->tail->next = o;
   else f->head = o;
@@ -120,7 +121,7 @@ static void op_release(at_op *op) {
   at_fileop *o = op_of(op);
   at_file *f = o->file;
   if (op->rt != NULL) { /* else another thread may be here, and the queue is dead */
-    unlink_op(f, o);
+    if (o->linked) unlink_op(f, o);
     if (f->running == o) f->running = NULL;
     if (!op->rt->closing) {
       count_waiting(f);
@@ -147,25 +148,42 @@ static const char *op_subject(at_op *op) { return op_of(op)->file->path; }
 
 /* ---- results ---- */
 
-int at_file_take(lua_State *L, at_file *f, const at_plan *plan) {
-  at_filebuf *b = &f->buf;
-  int n = at_format_push(L, plan, b->data != NULL ? b->data + b->start : "");
-  b->start += plan->end;
-  if (b->start < b->end) return n;
+static const char *bytes_of(const at_filebuf *b) { return b->data != NULL ? b->data + b->start : ""; }
+
+/* Bytes were taken: an empty buffer begins again, a very large one is let go. */
+static void tidy(at_filebuf *b) {
+  if (b->start < b->end) return;
   b->start = b->end = 0;
-  if (b->capacity > KEEP_CAPACITY) {
-    free(b->data);
-    b->data = NULL;
-    b->capacity = 0;
-  }
+  if (b->capacity <= KEEP_CAPACITY) return;
+  free(b->data);
+  b->data = NULL;
+  b->capacity = 0;
+}
+
+/* Takes the bytes first: pushing may run a finalizer that reads from this very file. (The value has
+** been copied by then; short of memory, it is lost.) */
+int at_file_take(lua_State *L, at_file *f, const at_plan *plan) {
+  const char *bytes = bytes_of(&f->buf);
+  int n;
+  f->buf.start += plan->end;
+  n = at_format_push(L, plan, bytes);
+  tidy(&f->buf);
   return n;
 }
 
+/* Whatever a finalizer starts now waits in the queue. */
 static int read_push(lua_State *L, at_op *op) {
   at_fileop *o = op_of(op);
-  if (op->status >= 0) return at_file_take(L, o->file, &o->plan);
-  at_op_push_error(L, op, op->status);
-  return AT_OP_FAILED;
+  at_filebuf *b = &o->file->buf;
+  int n;
+  if (op->status < 0) {
+    at_op_push_error(L, op, op->status);
+    return AT_OP_FAILED;
+  }
+  n = at_format_push(L, &o->plan, bytes_of(b));
+  b->start += o->plan.end;
+  tidy(b);
+  return n;
 }
 
 static int write_push(lua_State *L, at_op *op) {
@@ -253,7 +271,7 @@ static at_fileop *new_op(lua_State *L, at_runtime *rt, int file, int kind, int i
 }
 
 int at_file_try_read(at_runtime *rt, at_file *f, at_plan *plan) {
-  if (f->head != NULL || f->closing || !f->readable) return 0;
+  if (f->head != NULL || f->closing || !f->readable || plan->count > 1) return 0;
   return at_file_read_cached(rt, f, plan);
 }
 
@@ -392,19 +410,23 @@ static int is_given_up(at_fileop *o) {
 void at_file_start_close(lua_State *L, at_runtime *rt, int file) {
   at_file *f = at_file_check(L, file);
   at_fileop *o;
+  if (!f->closing && !f->seekable) cancel_reads(L, rt, f);
   if (f->closing) {
     push_fault(L, rt, f, AT_FILE_CLOSE, "EBADF", "attempt to use a closed file");
     return;
   }
-  if (!f->seekable) cancel_reads(L, rt, f);
   if (f->head == NULL ? f->seekable && !f->writable : !f->seekable && is_given_up(f->running)) {
     f->closing = 1;
-    advance(rt, f); /* closes now, or when the abandoned read lets go */
+    advance(rt, f); /* closes now, or when the read lets go */
     at_task_resolved(L, rt, 0);
     return;
   }
   o = new_op(L, rt, file, AT_FILE_CLOSE, 0);
   if (o == NULL) return;
+  if (f->closing) { /* a finalizer was faster */
+    at_op_fail(L, &o->work.op, UV_EBADF);
+    return;
+  }
   f->closing = 1;
   enqueue(rt, f, o);
 }

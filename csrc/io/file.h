@@ -50,6 +50,7 @@ struct at_fileop {
   at_file *file;            /* counted */
   at_fileop *next, *prev;
   unsigned char kind;
+  unsigned char linked;     /* in the file's queue */
   unsigned char submitted;  /* with the pool */
   unsigned char ended;      /* at_op_done was called */
   atomic_uchar abandoned;   /* its Task was cancelled while it ran */
@@ -76,7 +77,7 @@ at_file *at_file_check(lua_State *L, int arg);
 void at_file_start_read(lua_State *L, at_runtime *rt, int file, const at_plan *plan);
 
 /* Tries a fresh plan without waiting: 1 when it is answered (at_file_take pushes it), 0 when it has
-** to be started, with a fresh plan. Loop thread, no Lua. */
+** to be started, with a fresh plan (those of several formats always are). Loop thread, no Lua. */
 int at_file_try_read(at_runtime *rt, at_file *f, at_plan *plan);
 
 /* [-0, +n, m] pushes the values of an answered plan and takes their bytes from the buffer. */

@@ -68,13 +68,13 @@ int at_fs_check_mode(lua_State *L, int arg) {
     case 'r': access = O_RDONLY; break;
     case 'w': access = O_WRONLY; flags = O_CREAT | O_TRUNC; break;
     case 'a': access = O_WRONLY; flags = O_CREAT | O_APPEND; break;
-    default: return luaL_argerror(L, arg, "invalid mode");
+    default: return at_arg_error(L, arg, "invalid mode");
   }
   for (; *p != '\0'; p++) {
     if (*p == '+' && !plus) plus = 1;
     else if (*p == 'b' && !binary) binary = 1;
     else if (*p == 'x' && !exclusive && *mode != 'r') exclusive = 1;
-    else return luaL_argerror(L, arg, "invalid mode");
+    else return at_arg_error(L, arg, "invalid mode");
   }
   return (plus ? O_RDWR : access) | flags | (exclusive ? O_EXCL : 0);
 }

@@ -180,7 +180,8 @@ static int start_write(lua_State *L, const at_opclass *class, int flags) {
   size_t length;
   int permissions;
   whole_op *o;
-  data = luaL_checklstring(L, 2, &length);
+  data = lua_tolstring(L, 2, &length);
+  if (data == NULL) return at_arg_type_error(L, 2, "string");
   at_arg_options(L, 3, known);
   permissions = (int)at_arg_field_integer(L, 3, "permissions", PERMISSIONS, 0, 07777);
   o = new_op(L, rt, class, path);

@@ -70,6 +70,7 @@ typedef struct at_codec {
   size_t named_print; /* fingerprint of package.loaded when the names were collected */
   unsigned char named_fresh; /* compared in this message */
   const void *globals;
+  unsigned char paused; /* the decoder has stopped the collector */
   int loaded_count;   /* functions remembered by the decoder */
 } at_codec;
 
@@ -88,6 +89,8 @@ void at_encode(lua_State *L, at_codec *c, int codec, int first, int role);
 
 /* [-0, +n, e] pushes the values of a message and returns their number. */
 int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m);
+/* [-0, +0, -] for the caller, after at_decode has raised. */
+void at_decode_end(lua_State *L, at_codec *c);
 
 /* codec.c for encode.c: the names by which values are known. */
 /* [-0, +0, m] looks whether package.loaded has changed; collects the names again if so, or `force`. */

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "par/codec.h"
 
+#define PAUSE_BYTES 16384 /* messages for which the collector waits */
 #define LOADED_MAX 256 /* functions remembered; beyond that all are forgotten */
 
 typedef struct decoder {
@@ -282,10 +283,20 @@ static void decode_pending(decoder *d) {
   }
 }
 
+void at_decode_end(lua_State *L, at_codec *c) {
+  if (!c->paused) return;
+  c->paused = 0;
+  lua_gc(L, LUA_GCRESTART);
+}
+
 int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
   decoder d = {L, c, m, m->data, codec, 0, 0, 1, 0};
   int roots = 0;
   luaL_checkstack(L, 10, "values");
+  if (m->size >= PAUSE_BYTES && lua_gc(L, LUA_GCISRUNNING)) {
+    lua_gc(L, LUA_GCSTOP); /* everything that is made now is in use */
+    c->paused = 1;
+  }
   lua_pushnil(L);
   d.refs = lua_gettop(L);
   lua_pushnil(L);
@@ -294,5 +305,6 @@ int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
   decode_pending(&d);
   lua_remove(L, d.refs);
   lua_remove(L, d.refs);
+  at_decode_end(L, c);
   return roots;
 }

@@ -18,6 +18,8 @@
 #include "par/par.h"
 #include "par/pool.h"
 
+#define SPARE_BYTES 4096 /* larger messages are not kept */
+
 static const char par_key = 'p', codec_key = 'c', body_key = 'b';
 
 at_par *at_par_get(lua_State *L) {
@@ -158,6 +160,7 @@ static int ended_job(lua_State *L, int status, lua_KContext ctx) {
     job->outcome = AT_JOB_VALUES;
     if (encode(L, job, AT_ROLE_RESULT, lua_gettop(L) - 2)) return 0;
   }
+  at_decode_end(L, at_worker_self->codec); /* if it was that which failed */
   if (!atomic_load(&job->cancelled)) {
     fail(L, rt, job);
   } else {
@@ -196,6 +199,11 @@ void at_job_end(at_job *job, int outcome, int status) {
   job->outcome = (unsigned char)outcome;
   job->status = status;
   at_pool_ended(job);
+  if (job->pool->shared != NULL && at_worker_self != NULL && at_worker_self->pool == job->pool) {
+    at_worker_self->last = job; /* sent when its thread has nothing more to do */
+    atomic_store(&job->pool->closing, 1);
+    return;
+  }
   at_post(job->home, &job->mail);
 }
 
@@ -304,6 +312,7 @@ static int job_push(lua_State *L, at_op *op) {
   lua_pushcfunction(L, l_decode);
   lua_pushlightuserdata(L, &job->message);
   status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  at_decode_end(L, at_par_get(L)->codec);
   if (status == LUA_ERRMEM) return lua_error(L);
   if (status != LUA_OK) return AT_OP_FAILED;
   if (job->outcome == AT_JOB_VALUES) return lua_gettop(L) - base;
@@ -318,8 +327,26 @@ static int job_cancel(at_op *op) {
   return at_pool_cancel(job->pool, job);
 }
 
+/* Keeps the memory of a message that has been read. */
+static void spare(at_par *par, at_message *m) {
+  at_message_clear(m);
+  if (m->capacity > SPARE_BYTES || par->spare_count == AT_PAR_SPARES) return;
+  par->spares[par->spare_count++] = *m;
+  memset(m, 0, sizeof *m);
+}
+
+static void close_single(at_pool *pool) {
+  *pool->prev = pool->next;
+  if (pool->next != NULL) pool->next->prev = pool->prev;
+  at_pool_close(pool);
+}
+
 static void job_release(at_op *op) {
   at_job *job = (at_job *)(void *)op;
+  if (op->rt != NULL && !op->rt->closing) {
+    spare(job->par, &job->message);
+    if (job->pool != NULL && job->pool->shared != NULL) close_single(job->pool);
+  }
   at_message_free(&job->message);
   if (job->home != NULL) at_inbox_release(job->home);
   free(job);
@@ -361,34 +388,69 @@ static void check_function(lua_State *L) {
     luaL_argerror(L, 1, "expected \"module.function\"");
 }
 
-/* run(f | "module.function", ...) -> Task with the results of f, which a worker runs */
-static int l_run(lua_State *L) {
-  at_runtime *rt = at_rt(L);
+/* Checks and encodes the arguments 1 to n into the codec's message; returns what par keeps. */
+static at_par *prepare(lua_State *L, at_runtime *rt) {
   at_par *par = at_par_get(L);
-  at_pool *pool;
-  at_task *t;
-  at_job *job;
-  int status;
   check_function(L);
-  if (rt->closing) return luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
+  if (par->codec->message.data == NULL && par->spare_count > 0)
+    at_message_move(&par->codec->message, &par->spares[--par->spare_count]);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
   lua_insert(L, 1); /* stack: codec f args... */
   at_encode(L, par->codec, 1, 2, AT_ROLE_JOB);
-  pool = pool_of(L, par);
-  t = at_op_new(L, rt);
-  if (at_task_settled(t)) return 1;
-  job = (at_job *)at_op_alloc(L, rt, t, &job_class, sizeof *job);
-  if (job == NULL) return 1;
+  return par;
+}
+
+/* Hands the encoded job of the pending Task at the top to the pool. A pool for one job is taken in
+** any case. */
+static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_pool *pool) {
+  at_job *job = (at_job *)at_op_alloc(L, rt, t, &job_class, sizeof *job);
+  int status;
+  if (job == NULL) {
+    if (pool->shared != NULL) close_single(pool);
+    return;
+  }
   at_message_move(&job->message, &par->codec->message);
+  job->par = par;
+  job->pool = pool;
   job->mail.receive = receive;
   job->home = at_inbox_retain(rt->inbox);
-  status = at_pool_submit(pool, job, par->worker != NULL);
+  status = at_pool_submit(pool, job, par->worker != NULL && pool->shared == NULL);
   if (status < 0) {
     at_op_fail(L, &job->op, status);
-    return 1;
+    return;
   }
   job->counted = 1; /* it may have ended by now, but its mail is received on this thread */
   at_external_add(rt);
+}
+
+/* run(f | "module.function", ...) -> Task with the results of f, which a worker runs */
+static int l_run(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_par *par = prepare(L, rt);
+  at_pool *pool = pool_of(L, par);
+  at_task *t = at_op_new(L, rt);
+  if (!at_task_settled(t)) submit(L, rt, par, t, pool);
+  return 1;
+}
+
+/* thread(f | "module.function", ...) -> Task, belonging to nobody, with the results of f, which runs
+** on a thread of its own */
+static int l_thread(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_par *par = prepare(L, rt);
+  at_pool *shared = pool_of(L, par), *pool;
+  at_task *t = at_op_new_always(L, rt);
+  at_ring_remove((at_leaf *)t);
+  lua_pushvalue(L, -1);
+  at_unanchor(rt, at_anchor(L, rt)); /* there is a free slot now: nothing raises below */
+  pool = at_pool_single(shared);
+  if (pool == NULL) return luaL_error(L, "not enough memory");
+  pool->next = par->singles;
+  pool->prev = &par->singles;
+  if (pool->next != NULL) pool->next->prev = &pool->next;
+  par->singles = pool;
+  submit(L, rt, par, t, pool);
   return 1;
 }
 
@@ -397,13 +459,15 @@ static int l_run(lua_State *L) {
 static void close_par(at_runtime *rt, at_closable *c) {
   at_par *par = (at_par *)(void *)c;
   (void)rt;
+  while (par->singles != NULL) close_single(par->singles);
   if (par->worker == NULL && par->pool != NULL) at_pool_close(par->pool);
   par->pool = NULL;
+  while (par->spare_count > 0) at_message_free(&par->spares[--par->spare_count]);
   at_codec_free(par->codec);
 }
 
 void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener) {
-  static const luaL_Reg functions[] = {{"run", l_run}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"run", l_run}, {"thread", l_thread}, {NULL, NULL}};
   luaL_Reg body[] = {{"body", l_job_body}, {NULL, NULL}};
   at_par *par = at_par_get(L);
   at_worker *w = at_worker_self;
@@ -414,7 +478,7 @@ void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener) {
     par->opener = opener;
     if (w != NULL && w->L == rt->main) {
       par->worker = w;
-      par->pool = w->pool;
+      par->pool = w->pool->shared != NULL ? w->pool->shared : w->pool;
     }
     par->codec = at_codec_new(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &codec_key);

@@ -4,7 +4,7 @@
 
 #include "core/runtime.h"
 
-/* [-0, +0, m] adds run to the table at the top. Workers open the module with `opener`, the function
+/* [-0, +0, m] adds run and thread to the table at the top. Workers open the module with `opener`, the function
 ** that the host floor exports to Lua. */
 void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener);
 

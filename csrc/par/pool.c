@@ -341,3 +341,9 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
   pool->opener = opener;
   return pool;
 }
+
+at_pool *at_pool_single(at_pool *shared) {
+  at_pool *pool = at_pool_new(1, shared->opener, shared->path, shared->cpath);
+  if (pool != NULL) pool->shared = shared;
+  return pool;
+}

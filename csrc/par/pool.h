@@ -24,6 +24,7 @@ typedef struct at_job {
   at_mail mail;        /* the way back */
   at_inbox *home;      /* counted; the submitter's */
   at_pool *pool;       /* outlives the job's time in it */
+  struct at_par *par;  /* the submitter's; not looked at once its runtime is gone */
   at_message message;  /* function and arguments, then results or error and traceback */
   struct at_job *next, **prev; /* guarded by pool->mutex while queued; then the worker's */
   at_worker *worker;   /* guarded by pool->mutex: who took it */
@@ -59,6 +60,7 @@ struct at_worker {
   at_runtime *rt;
   at_codec *codec;
   at_job *jobs;         /* started and not ended */
+  at_job *last;         /* of a pool for one job: that, sent back when the state is gone */
   atomic_int interruptible; /* for the signal's handler: rt may be looked at */
   int kills;            /* attempts to stop what runs now */
   uint64_t kill_since;
@@ -80,15 +82,22 @@ struct at_pool {
   pthread_t reaper;
   lua_CFunction opener;
   char *path, *cpath;    /* owned; package.path and cpath of the root state, or NULL */
+  at_pool *shared;       /* a pool for one job: where the jobs of that job go; else NULL */
+  at_pool *next, **prev; /* a pool for one job: in the list of the at_par that owns it */
 };
 
 /* What par keeps for a state; a userdata in its registry, without a finalizer. */
+#define AT_PAR_SPARES 64
+
 typedef struct at_par {
   at_closable closable;
   at_codec *codec;
   at_pool *pool;     /* the root's: owned; a worker's: its own pool */
+  at_pool *singles;  /* owned: pools for one job each */
   at_worker *worker; /* NULL: a root */
   lua_CFunction opener;
+  at_message spares[AT_PAR_SPARES]; /* owned; empty ones whose memory is used again */
+  int spare_count;
 } at_par;
 
 /* job.c. [-0, +0, m] */
@@ -104,6 +113,9 @@ void at_job_end(at_job *job, int outcome, int status);
 
 /* pool.c */
 at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const char *cpath);
+/* A pool for one job, after which it closes by itself (and is to be freed by at_pool_close, which
+** does not wait then). Jobs of the job go to `shared`. */
+at_pool *at_pool_single(at_pool *shared);
 int at_pool_default_size(void);
 /* Hands a job over; 0, or a negative status when no thread could be started (nothing was taken). */
 int at_pool_submit(at_pool *pool, at_job *job, int nested);

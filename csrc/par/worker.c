@@ -11,7 +11,6 @@
 #include "core/sched.h"
 #include "par/pool.h"
 
-#define SPIN_MICROSECONDS 20
 #define LOOK_NANOSECONDS 100000 /* at the loop, between jobs that do not wait */
 #define ALLOC_MAX ((size_t)1 << 60) /* interrupt.c asks for more to raise a memory error */
 
@@ -78,8 +77,7 @@ static void look_at_loop(at_worker *w, uint64_t *looked) {
 
 static void sleep_in_loop(at_worker *w) {
   if (!at_pool_sleep(w)) return;
-  if (at_inbox_spin(w->rt, SPIN_MICROSECONDS)) at_sched_enter(w->rt);
-  else (void)at_runtime_pump(w->rt, 1);
+  (void)at_runtime_pump(w->rt, 1); /* spins a little first */
   at_pool_awake(w, 0);
 }
 
@@ -125,6 +123,7 @@ void *at_worker_main(void *worker) {
     leave(w);
   }
   at_worker_self = NULL;
+  if (w->last != NULL) at_post(w->last->home, &w->last->mail);
   at_pool_exit(w, status != 0);
   return NULL;
 }

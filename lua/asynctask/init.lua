@@ -2,6 +2,7 @@
 -- and combinations built on it: every, race, map, for_each, timeouts, continuations.
 
 local core = require "asynctask.core"
+local group = require "asynctask.group"
 local iterator = require "asynctask.iterator"
 
 local await, start, is_task = core.await, core.start, core.is_task
@@ -22,6 +23,10 @@ local task = {
   source = core.source,
   with_timeout = core.with_timeout,
   shield = core.shield,
+  group = group.group,
+  with_group = group.with_group,
+  cancellation = core.cancellation,
+  local_value = core.local_value,
   pcall = core.pcall,
   cancelling = core.cancelling,
   is_cancelled = core.is_cancelled,

@@ -162,7 +162,7 @@ describe("when_all", function()
   it("S22: refuses what is no Task, naming the place", function()
     local ok, err = pcall(task.when_all, task.from_result(), 1)
     assert.is_false(ok)
-    assert.matches("bad argument #2 to 'when_all'", err)
+    assert.matches("bad argument #2 to '[%w.]*when_all'", err)
     assert.matches("Task expected", err)
     local fine, message = pcall(task.when_all, { task.from_result(), "x" })
     assert.is_false(fine)
@@ -228,8 +228,8 @@ describe("when_any", function()
       function() task.race({}) end, function() task.race() end }) do
       assert.is_false((pcall(call)))
     end
-    assert.matches("bad argument #1 to 'when_any'", (select(2, pcall(task.when_any, {}))))
-    assert.matches("bad argument #1 to 'race'", (select(2, pcall(task.race, {}))))
+    assert.matches("bad argument #1 to '[%w.]*when_any'", (select(2, pcall(task.when_any, {}))))
+    assert.matches("bad argument #1 to '[%w.]*race'", (select(2, pcall(task.race, {}))))
   end)
 
   it("S7: a long-lived loser keeps nothing of 100,000 calls", function()
@@ -303,7 +303,7 @@ describe("race", function()
   end)
 
   it("S22: refuses what is no Task", function()
-    assert.matches("bad argument #2 to 'race'", (select(2, pcall(task.race, task.from_result(), 3))))
+    assert.matches("bad argument #2 to '[%w.]*race'", (select(2, pcall(task.race, task.from_result(), 3))))
   end)
 end)
 

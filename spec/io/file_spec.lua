@@ -117,6 +117,39 @@ describe("file", function()
       assert.equal("short", await(f:read(math.maxinteger)))
     end)
 
+    it("survives finalizers that read from the file that is being read", function()
+      local text = {}
+      for i = 1, 3000 do
+        text[i] = ("%d %s"):format(i, ("t"):rep(i % 300))
+      end
+      put(table.concat(text, "\n") .. "\n")
+      local f <close> = await(fs.open(path()))
+      local reads, armed = {}, true
+      local function arm()
+        setmetatable({}, { __gc = function()
+          if armed then
+            reads[#reads + 1] = f:read("L")
+            arm()
+          end
+        end })
+      end
+      arm()
+      local size, n = 0, 0
+      while true do
+        collectgarbage("step")
+        local a, b = await(n % 2 == 0 and f:read("L") or f:read("L", "L"))
+        n = n + 1
+        size = size + #(a or "") + #(b or "")
+        if not a then break end
+      end
+      armed = false
+      for _, t in ipairs(reads) do
+        size = size + #(await(t) or "")
+      end
+      assert.is_true(#reads > 10)
+      assert.equal(#table.concat(text, "\n") + 1, size)
+    end)
+
     it("checks formats at the call", function()
       put("")
       local f <close> = await(fs.open(path()))

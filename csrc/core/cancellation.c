@@ -1,0 +1,344 @@
+/* cancellation.c - cancellation sources: cancel, cancel_after, linked sources, scopes that a source
+** cancels, callbacks.
+** A source is a userdata; it holds its callbacks (user value 2) and knows scopes and linked sources
+** through intrusive lists, which each leaves by itself: a source that lives for a million operations
+** does not grow. Parents do not keep children alive, nor children parents. Loop thread only. */
+#include "core/cancellation.h"
+
+#include <string.h>
+
+#include "base/arg.h"
+#include "base/error.h"
+#include "core/await.h"
+#include "core/sched.h"
+#include "core/timer.h"
+
+#define CANCELLATION_MT "asynctask.Cancellation"
+#define REGISTRATION_MT "asynctask.Registration"
+
+enum { UV_ERROR = 1, UV_CALLBACKS, UV_LINKS };
+
+/* A child hangs in its parent's list through a link, which is part of the child's user value 3. */
+typedef struct tie {
+  struct tie *next, **prev;
+  struct cancellation *child;
+} tie;
+
+typedef struct cancellation {
+  at_leaf deadline; /* kind AT_SOURCE_DEADLINE; first member */
+  at_runtime *rt;
+  tie *children;
+  at_scope *scopes;
+  unsigned char cancelled;
+  int self; /* anchor while a deadline is pending or a cancellation is under way */
+} cancellation;
+
+static cancellation *check(lua_State *L) { return luaL_checkudata(L, 1, CANCELLATION_MT); }
+
+static void unlink_child(tie *l) {
+  if (l->prev == NULL) return;
+  *l->prev = l->next;
+  if (l->next != NULL) l->next->prev = l->prev;
+  l->prev = NULL;
+}
+
+void at_cancellation_unlink(at_scope *s) {
+  if (s->linked_prev == NULL) return;
+  *s->linked_prev = s->linked_next;
+  if (s->linked_next != NULL) s->linked_next->linked_prev = s->linked_prev;
+  s->linked_prev = NULL;
+}
+
+static void link_scope(cancellation *c, at_scope *s) {
+  s->linked_next = c->scopes;
+  s->linked_prev = &c->scopes;
+  if (c->scopes != NULL) c->scopes->linked_prev = &s->linked_next;
+  c->scopes = s;
+}
+
+static void stop_deadline(cancellation *c) {
+  at_timer_remove(c->rt, &c->deadline.task);
+  at_unanchor(c->rt, c->self);
+  c->self = 0;
+}
+
+/* ---- cancelling ---- */
+
+/* Starts the callbacks in the order of registration, with the reason. stack: ... source error */
+static void start_callbacks(lua_State *L, at_runtime *rt) {
+  int i, n, error = lua_gettop(L), list;
+  lua_getiuservalue(L, error - 1, UV_CALLBACKS);
+  list = lua_gettop(L);
+  if (lua_istable(L, list)) {
+    lua_getfield(L, list, "last");
+    n = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    for (i = 1; i <= n; i++) {
+      if (lua_rawgeti(L, list, i) == LUA_TNIL) {
+        lua_pop(L, 1);
+        continue;
+      }
+      lua_getfield(L, error, "reason");
+      (void)at_sched_spawn(L, rt, 1, 0, 1);
+      lua_pop(L, 1);
+    }
+    lua_pushnil(L);
+    lua_setiuservalue(L, error - 1, UV_CALLBACKS);
+  }
+  lua_settop(L, error);
+}
+
+/* Cancels the source at the top's second place with the error at the top; children are collected in
+** the list at `work`. stack: ... source error */
+static void cancel_one(lua_State *L, at_runtime *rt, cancellation *c, int work) {
+  int error = lua_gettop(L);
+  c->cancelled = 1;
+  stop_deadline(c);
+  lua_pushvalue(L, error);
+  lua_setiuservalue(L, error - 1, UV_ERROR);
+  while (c->scopes != NULL) {
+    at_scope *s = c->scopes;
+    at_cancellation_unlink(s);
+    lua_pushvalue(L, error);
+    (void)at_scope_cancel(L, rt, s);
+  }
+  start_callbacks(L, rt);
+  while (c->children != NULL) {
+    tie *l = c->children;
+    unlink_child(l);
+    if (l->child->cancelled) continue;
+    at_anchor_push(L, rt, AT_SLOT_SOURCES);
+    lua_rawgetp(L, -1, l->child); /* weak: nil while it is being collected */
+    lua_remove(L, -2);
+    if (lua_isnil(L, -1))
+      lua_pop(L, 1);
+    else
+      lua_rawseti(L, work, (lua_Integer)lua_rawlen(L, work) + 1);
+  }
+}
+
+/* Cancels the source at `index` and those linked to it with the error at the top. [-1] */
+static int cancel_all(lua_State *L, at_runtime *rt, int index) {
+  int error = lua_gettop(L), work, i;
+  luaL_checkstack(L, LUA_MINSTACK, "cancellation");
+  if (((cancellation *)lua_touserdata(L, index))->cancelled) {
+    lua_pop(L, 1);
+    return 0;
+  }
+  lua_newtable(L);
+  work = lua_gettop(L);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, work, 1);
+  for (i = 1; lua_rawgeti(L, work, i) != LUA_TNIL; i++) {
+    cancellation *c = lua_touserdata(L, -1);
+    lua_pushvalue(L, error);
+    if (!c->cancelled) cancel_one(L, rt, c, work);
+    lua_settop(L, work);
+  }
+  lua_settop(L, error - 1);
+  return 1;
+}
+
+/* cancel(reason) -> whether it took effect */
+static int l_cancellation_cancel(lua_State *L) {
+  cancellation *c = check(L);
+  lua_settop(L, 2);
+  if (c->cancelled) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  at_cancel_push_error(L, 2);
+  lua_pushboolean(L, cancel_all(L, at_rt(L), 1));
+  return 1;
+}
+
+/* cancel_after(seconds): replaces an earlier deadline of the source */
+static int l_cancellation_cancel_after(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  cancellation *c = check(L);
+  long long ns = at_arg_seconds(L, 2);
+  if (c->cancelled) return 0;
+  stop_deadline(c);
+  if (ns == INT64_MAX) return 0;
+  lua_pushvalue(L, 1);
+  c->self = at_anchor(L, rt);
+  if (at_timer_add(rt, &c->deadline.task, at_timer_now(rt) + (uint64_t)ns) < 0) {
+    stop_deadline(c);
+    return luaL_error(L, "not enough memory");
+  }
+  return 0;
+}
+
+void at_cancellation_expire(lua_State *L, at_runtime *rt, at_task *deadline) {
+  cancellation *c = (cancellation *)deadline; /* its first member */
+  luaL_checkstack(L, 6, "deadline");
+  at_anchor_push(L, rt, c->self);
+  lua_pushliteral(L, "deadline");
+  at_cancel_push_error(L, -1);
+  lua_remove(L, -2);
+  (void)cancel_all(L, rt, lua_gettop(L) - 1);
+  lua_pop(L, 1);
+}
+
+/* ---- making, asking ---- */
+
+/* Links the new source at `child` to the parent at `parent`. links: its table of links */
+static void link_parent(lua_State *L, cancellation *c, int parent, int links) {
+  cancellation *p = lua_touserdata(L, parent);
+  tie *l = lua_newuserdatauv(L, sizeof *l, 0);
+  lua_rawseti(L, links, (lua_Integer)lua_rawlen(L, links) + 1);
+  l->child = c;
+  l->next = p->children;
+  l->prev = &p->children;
+  if (p->children != NULL) p->children->prev = &l->next;
+  p->children = l;
+}
+
+/* cancellation(parent...) -> source, cancelled with the first of its parents */
+static int l_cancellation(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  int n = lua_gettop(L), i, links, self;
+  cancellation *c;
+  for (i = 1; i <= n; i++) luaL_checkudata(L, i, CANCELLATION_MT);
+  c = lua_newuserdatauv(L, sizeof *c, 3);
+  self = lua_gettop(L);
+  memset(c, 0, sizeof *c);
+  c->deadline.task.kind = AT_SOURCE_DEADLINE;
+  c->deadline.task.index = -1;
+  c->rt = rt;
+  luaL_setmetatable(L, CANCELLATION_MT);
+  lua_newtable(L);
+  links = lua_gettop(L);
+  lua_pushvalue(L, links);
+  lua_setiuservalue(L, self, UV_LINKS);
+  at_anchor_push(L, rt, AT_SLOT_SOURCES);
+  lua_pushvalue(L, self);
+  lua_rawsetp(L, -2, c);
+  lua_pop(L, 1);
+  for (i = 1; i <= n; i++) {
+    const cancellation *p = lua_touserdata(L, i);
+    if (p->cancelled && !c->cancelled) {
+      lua_getiuservalue(L, i, UV_ERROR);
+      (void)cancel_all(L, rt, self);
+    } else if (!c->cancelled) {
+      link_parent(L, c, i, links);
+    }
+  }
+  lua_settop(L, self);
+  return 1;
+}
+
+static int l_cancellation_is_cancelled(lua_State *L) {
+  lua_pushboolean(L, check(L)->cancelled);
+  return 1;
+}
+
+/* check(): raises the cancellation if there is one */
+static int l_cancellation_check(lua_State *L) {
+  if (!check(L)->cancelled) return 0;
+  lua_getiuservalue(L, 1, UV_ERROR);
+  return lua_error(L);
+}
+
+/* with(f, ...) -> results of f, run in a scope that this source cancels */
+static int l_cancellation_with(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  cancellation *c = check(L);
+  at_scope *s;
+  at_arg_callable(L, 2);
+  s = at_scope_enter(L, rt, AT_SCOPE_PLAIN);
+  lua_insert(L, 2); /* stack: source scope f args... */
+  if (c->cancelled) {
+    lua_getiuservalue(L, 1, UV_ERROR);
+    (void)at_scope_cancel(L, rt, s);
+  } else {
+    link_scope(c, s);
+  }
+  return at_scope_call(L, 2);
+}
+
+/* ---- callbacks ---- */
+
+/* on_cancel(f) -> registration; f(reason) is started from the ready queue, once */
+static int l_cancellation_on_cancel(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  const cancellation *c = check(L);
+  lua_Integer *number;
+  at_arg_callable(L, 2);
+  lua_settop(L, 2);
+  number = lua_newuserdatauv(L, sizeof *number, 1);
+  *number = 0;
+  luaL_setmetatable(L, REGISTRATION_MT);
+  if (c->cancelled) {
+    lua_pushvalue(L, 2);
+    lua_getiuservalue(L, 1, UV_ERROR);
+    lua_getfield(L, -1, "reason");
+    lua_remove(L, -2);
+    (void)at_sched_spawn(L, rt, 1, 0, 1);
+    lua_pop(L, 1);
+    return 1;
+  }
+  if (lua_getiuservalue(L, 1, UV_CALLBACKS) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, 1, UV_CALLBACKS);
+  }
+  lua_getfield(L, -1, "last");
+  *number = lua_tointeger(L, -1) + 1;
+  lua_pop(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rawseti(L, 4, *number);
+  lua_pushinteger(L, *number);
+  lua_setfield(L, 4, "last");
+  lua_setiuservalue(L, 3, 1);
+  return 1;
+}
+
+/* close(): the callback will not be started any more */
+static int l_registration_close(lua_State *L) {
+  lua_Integer *number = luaL_checkudata(L, 1, REGISTRATION_MT);
+  if (*number == 0) return 0;
+  lua_getiuservalue(L, 1, 1);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, *number);
+  if (lua_getfield(L, -1, "last") && lua_tointeger(L, -1) == *number) {
+    lua_pushinteger(L, *number - 1);
+    lua_setfield(L, -3, "last");
+  }
+  *number = 0;
+  return 0;
+}
+
+static int l_cancellation_gc(lua_State *L) {
+  cancellation *c = lua_touserdata(L, 1);
+  if (c->rt == NULL || c->rt->closed) return 0;
+  at_timer_remove(c->rt, &c->deadline.task);
+  while (c->children != NULL) unlink_child(c->children);
+  while (c->scopes != NULL) at_cancellation_unlink(c->scopes);
+  if (lua_getiuservalue(L, 1, UV_LINKS) == LUA_TTABLE) {
+    int i;
+    for (i = 1; lua_rawgeti(L, 2, i) == LUA_TUSERDATA; i++) {
+      unlink_child(lua_touserdata(L, -1));
+      lua_pop(L, 1);
+    }
+  }
+  return 0;
+}
+
+void at_cancellation_functions(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg functions[] = {{"cancellation", l_cancellation}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"cancel", l_cancellation_cancel},
+                                     {"cancel_after", l_cancellation_cancel_after},
+                                     {"is_cancelled", l_cancellation_is_cancelled},
+                                     {"check", l_cancellation_check},
+                                     {"with", l_cancellation_with},
+                                     {"on_cancel", l_cancellation_on_cancel},
+                                     {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__gc", l_cancellation_gc}, {NULL, NULL}};
+  static const luaL_Reg registration[] = {{"close", l_registration_close}, {NULL, NULL}};
+  static const luaL_Reg registration_meta[] = {{"__close", l_registration_close}, {NULL, NULL}};
+  at_runtime_setfuncs(L, rt, functions);
+  at_runtime_class(L, rt, CANCELLATION_MT, methods, meta);
+  at_runtime_class(L, rt, REGISTRATION_MT, registration, registration_meta);
+}

@@ -1,0 +1,409 @@
+/* group.c - the mechanism of groups: who belongs to one, how many run, the first fault. The policy of
+** leaving one (wait, raise) is Lua's (asynctask/group.lua).
+** A group owns its members through a ring of its own, so that g:cancel spares the body; a leaf of the
+** kind AT_GROUP stands for that ring where the group was made, so that cancelling there reaches the
+** members. A scope, entered when the group is made, is what a fault interrupts the body through.
+** Loop thread only. Invariants: a member record exists while its task is pending or its fault is kept;
+** the group is anchored while it has records. */
+#include "core/group.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arg.h"
+#include "core/cancel.h"
+#include "core/op.h"
+#include "core/sched.h"
+
+#define GROUP_MT "asynctask.Group"
+
+enum { UV_SCOPE = 1, UV_ON_ERROR };
+
+typedef struct member {
+  at_waiter waiter; /* first member; `arg` is the record itself */
+  struct group *group;
+  at_task *task;
+  int slot;            /* anchor of the task */
+  unsigned char counts; /* towards the limit */
+  struct member *next; /* held back, faulted: a list */
+} member;
+
+typedef struct group {
+  at_leaf leaf; /* first member: AT_GROUP, in the ring of the scope around */
+  at_deferred deferred;
+  at_runtime *rt;
+  at_leaf *ring;
+  member *held_head, *held_tail;     /* tasks that wait for their start */
+  member *fault_head, *fault_tail;   /* faulted, in the order of settling */
+  at_op *idle;                       /* those who wait for the last member: a list through next */
+  lua_Integer limit;
+  int live, running, self;           /* pending members; those that count; anchor of the group */
+  unsigned char has_handler, left, failed;
+} group;
+
+at_leaf **at_group_ring(at_leaf *leaf) { return &((group *)leaf)->ring; }
+
+static group *check(lua_State *L) { return luaL_checkudata(L, 1, GROUP_MT); }
+
+/* ---- members ---- */
+
+static void forget(at_runtime *rt, member *m) {
+  at_unanchor(rt, m->slot);
+  free(m);
+}
+
+/* Starts tasks that were held back, as many as the limit allows. */
+static void start_held(group *g) {
+  while (g->running < g->limit && g->held_head != NULL) {
+    member *m = g->held_head;
+    g->held_head = m->next;
+    if (g->held_head == NULL) g->held_tail = NULL;
+    m->next = NULL;
+    m->counts = 1;
+    g->running++;
+    at_sched_release(g->rt, (at_coro *)m->task);
+  }
+}
+
+static void drop_held(group *g, member *m) {
+  member **link = &g->held_head, *before = NULL;
+  while (*link != NULL && *link != m) {
+    before = *link;
+    link = &before->next;
+  }
+  if (*link == NULL) return;
+  *link = m->next;
+  if (g->held_tail == m) g->held_tail = before;
+}
+
+static void last_ended(group *g) {
+  at_op *op, *next;
+  for (op = g->idle; op != NULL; op = next) {
+    next = op->next;
+    at_op_done(op);
+  }
+  g->idle = NULL;
+}
+
+static void on_member(at_runtime *rt, at_waiter *w) {
+  member *m = w->arg;
+  group *g = m->group;
+  if (m->counts)
+    g->running--;
+  else
+    drop_held(g, m);
+  g->live--;
+  if (m->task->state == AT_FAULTED) {
+    m->next = NULL;
+    if (g->fault_tail != NULL)
+      g->fault_tail->next = m;
+    else
+      g->fault_head = m;
+    g->fault_tail = m;
+    at_sched_defer(rt, &g->deferred);
+  } else {
+    forget(rt, m);
+  }
+  start_held(g);
+  if (g->live == 0) {
+    last_ended(g);
+    if (g->fault_head == NULL) {
+      at_unanchor(rt, g->self);
+      g->self = 0;
+    }
+  }
+}
+
+/* The task at the top becomes a member. stack: group ... task */
+static void join(lua_State *L, at_runtime *rt, group *g, int held) {
+  at_task *t = lua_touserdata(L, -1);
+  member *m;
+  int slot;
+  luaL_checkstack(L, 4, "group");
+  if (at_task_settled(t) && t->state != AT_FAULTED) return;
+  if (g->self == 0) {
+    lua_pushvalue(L, 1);
+    g->self = at_anchor(L, rt);
+  }
+  lua_pushvalue(L, -1);
+  slot = at_anchor(L, rt);
+  m = calloc(1, sizeof *m);
+  if (m == NULL) {
+    at_unanchor(rt, slot);
+    luaL_error(L, "not enough memory");
+  }
+  m->group = g;
+  m->task = t;
+  m->slot = slot;
+  m->waiter.on = on_member;
+  m->waiter.arg = m;
+  g->live++;
+  if (held) {
+    if (g->held_tail != NULL)
+      g->held_tail->next = m;
+    else
+      g->held_head = m;
+    g->held_tail = m;
+  } else {
+    m->counts = 1;
+    g->running++;
+  }
+  if (at_task_settled(t)) {
+    on_member(rt, &m->waiter);
+  } else if (at_waiter_link(rt, t, &m->waiter) < 0) {
+    g->live--;
+    if (m->counts) g->running--;
+    forget(rt, m);
+    luaL_error(L, "not enough memory");
+  }
+}
+
+/* ---- faults ---- */
+
+/* Hands a fault to the group's handler, as a task. stack: ... group */
+static void call_handler(lua_State *L, at_runtime *rt, const member *m) {
+  lua_getiuservalue(L, -1, UV_ON_ERROR);
+  at_anchor_push(L, rt, m->slot);
+  at_task_push_error(L, rt, m->task, lua_gettop(L));
+  lua_insert(L, -2); /* stack: ... group handler error task */
+  (void)at_sched_spawn(L, rt, 2, 0, 1);
+  lua_pop(L, 1);
+}
+
+/* The first fault: the others are cancelled, the body is interrupted. stack: ... group */
+static void fail(lua_State *L, at_runtime *rt, group *g) {
+  int self = lua_gettop(L);
+  g->failed = 1;
+  lua_pushliteral(L, "a member of the group failed");
+  at_cancel_push_error(L, -1);
+  at_cancel_ring(L, rt, &g->ring, lua_gettop(L));
+  if (!g->left && lua_getiuservalue(L, self, UV_SCOPE) == LUA_TUSERDATA) {
+    lua_pushvalue(L, -2);
+    (void)at_scope_cancel(L, rt, lua_touserdata(L, -2));
+  }
+  lua_settop(L, self);
+}
+
+static void act_on_faults(lua_State *L, at_runtime *rt, at_deferred *d) {
+  group *g = (group *)((char *)d - offsetof(group, deferred));
+  luaL_checkstack(L, LUA_MINSTACK, "group");
+  at_anchor_push(L, rt, g->self);
+  if (!g->has_handler) {
+    if (!g->failed) fail(L, rt, g);
+  } else {
+    while (g->fault_head != NULL) {
+      member *m = g->fault_head;
+      call_handler(L, rt, m);
+      g->fault_head = m->next;
+      if (g->fault_head == NULL) g->fault_tail = NULL;
+      forget(rt, m);
+    }
+    if (g->live == 0) {
+      at_unanchor(rt, g->self);
+      g->self = 0;
+    }
+  }
+  lua_pop(L, 1);
+}
+
+/* ---- Lua ---- */
+
+/* group(limit | nil, on_error | nil) -> group; its scope is entered */
+static int l_group(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g;
+  lua_Integer limit = luaL_optinteger(L, 1, LUA_MAXINTEGER);
+  luaL_argcheck(L, limit >= 1, 1, "limit must be positive");
+  lua_settop(L, 2);
+  g = lua_newuserdatauv(L, sizeof *g, 2);
+  memset(g, 0, sizeof *g);
+  g->leaf.task.kind = AT_GROUP;
+  g->deferred.run = act_on_faults;
+  g->rt = rt;
+  g->limit = limit;
+  g->has_handler = !lua_isnil(L, 2);
+  luaL_setmetatable(L, GROUP_MT);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, 3, UV_ON_ERROR);
+  at_ring_add(at_scope_ring(rt), &g->leaf);
+  (void)at_scope_enter(L, rt, AT_SCOPE_PLAIN);
+  lua_setiuservalue(L, 3, UV_SCOPE);
+  return 1;
+}
+
+static group *check_open(lua_State *L) {
+  group *g = check(L);
+  if (g->left && g->live == 0) luaL_error(L, "the group has been left");
+  return g;
+}
+
+/* spawn(f, ...) -> Task, a member; held back while `limit` members run */
+static int l_group_spawn(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = check_open(L);
+  int held = g->running >= g->limit;
+  at_arg_callable(L, 2);
+  (void)at_sched_spawn_in(L, rt, lua_gettop(L) - 2, &g->ring, held);
+  join(L, rt, g, held);
+  return at_sched_spawned(L, rt);
+}
+
+/* add(t) -> t, a member from now on, whoever owned it before */
+static int l_group_add(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = check_open(L);
+  at_task *t = at_task_check(L, rt, 2);
+  lua_settop(L, 2);
+  if (t->flags & AT_F_SHARED) return 1;
+  if (!at_task_settled(t)) {
+    if (t->kind == AT_CORO) {
+      at_ext *e = at_ext_get(rt, (at_coro *)t);
+      if (e == NULL) return luaL_error(L, "not enough memory");
+      at_ring_remove(&e->proxy);
+      at_ring_add(&g->ring, &e->proxy);
+    } else {
+      at_ring_remove(at_leaf_of(t));
+      at_ring_add(&g->ring, at_leaf_of(t));
+    }
+  }
+  join(L, rt, g, 0);
+  return 1;
+}
+
+/* cancel(reason): the members, not the body */
+static int l_group_cancel(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = check(L);
+  lua_settop(L, 2);
+  at_op_drain(L, rt);
+  at_cancel_push_error(L, 2);
+  at_cancel_ring(L, rt, &g->ring, 3);
+  return 0;
+}
+
+static int cancel_idle(at_op *op) {
+  at_op **link;
+  group *g;
+  at_op_push_task(op->rt->A, op); /* its user value is the group */
+  lua_getiuservalue(op->rt->A, -1, 1);
+  g = lua_touserdata(op->rt->A, -1);
+  lua_pop(op->rt->A, 2);
+  if (g == NULL) return 1;
+  for (link = &g->idle; *link != NULL; link = &(*link)->next)
+    if (*link == op) {
+      *link = op->next;
+      break;
+    }
+  return 1;
+}
+
+/* idle() -> Task that settles when no member is pending */
+static int l_group_idle(lua_State *L) {
+  static const at_opclass class = {"group", NULL, cancel_idle, NULL, NULL, 0};
+  at_runtime *rt = at_rt(L);
+  group *g = check(L);
+  at_task *t;
+  at_op *op;
+  if (g->live == 0) {
+    at_task_resolved(L, rt, 0);
+    return 1;
+  }
+  t = at_op_new(L, rt);
+  if (at_task_settled(t)) return 1;
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  op = at_op_alloc(L, rt, t, &class, sizeof *op);
+  if (op == NULL) return 1;
+  op->next = g->idle;
+  g->idle = op;
+  return 1;
+}
+
+/* leave(err) -> whether err is the group's own interruption of the body; the scope is left */
+static int l_group_leave(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = check(L);
+  int own = 0;
+  lua_settop(L, 2);
+  if (!g->left && lua_getiuservalue(L, 1, UV_SCOPE) == LUA_TUSERDATA) {
+    at_scope *s = lua_touserdata(L, -1);
+    own = s->task != NULL && at_scope_is_own(L, rt, s, 2);
+    at_scope_leave(rt, s);
+  }
+  g->left = 1;
+  lua_pushboolean(L, own);
+  return 1;
+}
+
+/* fault() -> the first member that faulted, or nil */
+static int l_group_fault(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  const group *g = check(L);
+  if (g->has_handler || g->fault_head == NULL)
+    lua_pushnil(L);
+  else
+    at_anchor_push(L, rt, g->fault_head->slot);
+  return 1;
+}
+
+/* errors() -> list of the errors of the members that faulted, in the order of settling */
+static int l_group_errors(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  const group *g = check(L);
+  const member *m;
+  int i = 0;
+  lua_newtable(L);
+  for (m = g->has_handler ? NULL : g->fault_head; m != NULL; m = m->next) {
+    at_anchor_push(L, rt, m->slot);
+    at_task_push_error(L, rt, m->task, lua_gettop(L));
+    lua_rawseti(L, -3, ++i);
+    lua_pop(L, 1);
+  }
+  return 1;
+}
+
+/* count() -> pending members */
+static int l_group_count(lua_State *L) {
+  lua_pushinteger(L, check(L)->live);
+  return 1;
+}
+
+/* release(): the faults have been raised; lets the group be collected */
+static int l_group_release(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = check(L);
+  if (g->live > 0 || g->self == 0) return 0;
+  at_sched_undefer(rt, &g->deferred);
+  at_unanchor(rt, g->self);
+  g->self = 0;
+  return 0;
+}
+
+static int l_group_gc(lua_State *L) {
+  group *g = lua_touserdata(L, 1);
+  member *m, *next;
+  if (g->rt == NULL || g->rt->closed) return 0;
+  at_ring_remove(&g->leaf);
+  at_sched_undefer(g->rt, &g->deferred);
+  for (m = g->fault_head; m != NULL; m = next) {
+    next = m->next;
+    forget(g->rt, m);
+  }
+  g->fault_head = g->fault_tail = NULL;
+  return 0;
+}
+
+void at_group_functions(lua_State *L, at_runtime *rt) {
+  static const luaL_Reg functions[] = {{"group", l_group}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"spawn", l_group_spawn},   {"add", l_group_add},     {"cancel", l_group_cancel},
+      {"idle", l_group_idle},     {"leave", l_group_leave}, {"fault", l_group_fault},
+      {"errors", l_group_errors}, {"count", l_group_count}, {"release", l_group_release},
+      {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__gc", l_group_gc}, {NULL, NULL}};
+  at_runtime_setfuncs(L, rt, functions);
+  at_runtime_class(L, rt, GROUP_MT, methods, meta);
+  luaL_getmetatable(L, GROUP_MT);
+  lua_setfield(L, -2, "Group");
+}

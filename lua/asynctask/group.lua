@@ -1,0 +1,119 @@
+-- group.lua - the policy of groups (S13): what leaving one does. Mechanism is in core/group.c.
+
+local core = require "asynctask.core"
+
+local await = core.await
+
+---A group of tasks that end together. Leaving it waits for all members; the first fault cancels the
+---others, interrupts the body at its next await, and is raised on leaving.
+---@class asynctask.Group
+local Group = core.Group.__index
+
+---Starts a job of the pool as a member; takes what `task.run` takes.
+---@param f function|string
+---@return asynctask.Task
+function Group:run(f, ...)
+  return self:spawn(core.par.run, f, ...)
+end
+
+---Starts a job on a thread of its own as a member; takes what `task.thread` takes.
+---@param f function|string
+---@return asynctask.Task
+function Group:thread(f, ...)
+  return self:spawn(core.par.thread, f, ...)
+end
+
+local function wait(self)
+  await(self:idle())
+  local failed = self:fault()
+  if failed then
+    await(failed)
+  end
+end
+
+---A Task that settles when no member is pending any more; it faults with the first member's fault.
+---@return asynctask.Task
+function Group:wait()
+  return core.start(wait, self)
+end
+
+function core.Group.__close(self, err)
+  if err ~= nil then
+    self:cancel("the body of the group failed")
+  end
+  core.shield(function()
+    await(self:idle())
+  end)
+  local interrupted = self:leave(err)
+  local failed = self:fault()
+  self:errors() -- whoever leaves has seen them all
+  self:release()
+  if failed and (err == nil or interrupted) then
+    await(failed)
+  end
+end
+
+local known = { limit = true, on_error = true }
+
+local function new(level, name, opts)
+  local function bad(message, ...)
+    error(("bad argument #1 to '%s' (%s)"):format(name, message:format(...)), level + 1)
+  end
+  if opts == nil then
+    return core.group()
+  elseif type(opts) ~= "table" then
+    bad("table of options expected, got %s", type(opts))
+  end
+  for k in pairs(opts) do
+    if not known[k] then
+      bad("unknown option '%s'", tostring(k))
+    end
+  end
+  local limit, on_error = opts.limit, opts.on_error
+  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+    bad("option 'limit': positive integer expected, got %s", tostring(limit))
+  end
+  if on_error ~= nil and type(on_error) ~= "function" then
+    bad("option 'on_error': function expected, got %s", type(on_error))
+  end
+  return core.group(limit, on_error)
+end
+
+local M = {}
+
+---A group for a `<close>` variable: `local g <close> = task.group()`.
+---@param opts? { limit?: integer, on_error?: fun(err: any, t: asynctask.Task) } limit: members of
+---  `spawn` and `run` that run at once, the rest is queued; on_error: takes faults, the rest goes on
+---@return asynctask.Group
+function M.group(opts)
+  return new(2, "group", opts)
+end
+
+-- S25 for functions that are called from Lua.
+local function flat(...)
+  if select("#", ...) == 1 and core.is_task((...)) then
+    return await((...))
+  end
+  return ...
+end
+
+local function body(f, group)
+  local g <close> = group
+  return flat(f(g))
+end
+
+---Runs `f(g)` with a group that is left when it returns.
+---@param opts? { limit?: integer, on_error?: fun(err: any, t: asynctask.Task) } may be left out
+---@param f fun(g: asynctask.Group): ...
+---@return any ... results of f
+function M.with_group(opts, f)
+  if f == nil and type(opts) == "function" then
+    opts, f = nil, opts
+  end
+  if type(f) ~= "function" then
+    error(("bad argument #%d to 'with_group' (function expected, got %s)"):format(opts == nil and 1 or 2, type(f)), 2)
+  end
+  return body(f, new(2, "with_group", opts))
+end
+
+return M
