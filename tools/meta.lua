@@ -30,7 +30,7 @@ local function registered()
   local found = { ["asynctask.core"] = {} }
   local task_methods = debug.getregistry()["asynctask.Task"].__index
   for name, value in pairs(core) do
-    if type(value) == "table" and value ~= task_methods then
+    if type(value) == "table" and value ~= task_methods and not value.__name then -- no metatable
       local sub = {}
       for field, f in pairs(value) do
         if type(f) == "function" then sub[field] = true end

@@ -91,6 +91,15 @@ void at_op_fail(lua_State *L, at_op *op, int status) {
   detach(op);
 }
 
+void at_op_raise(lua_State *L, at_op *op) {
+  luaL_checkstack(L, 4, "operation");
+  at_op_push_task(L, op);
+  lua_insert(L, -2);
+  at_task_fault(L, op->rt, -2);
+  lua_pop(L, 1);
+  detach(op);
+}
+
 void at_op_succeed(lua_State *L, at_op *op, int n) {
   luaL_checkstack(L, 4, "operation");
   at_op_push_task(L, op);

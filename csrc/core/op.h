@@ -80,6 +80,9 @@ void at_op_bind(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *clas
 /* [-0, +0, m] settles a just started operation with the status; the request is released. */
 void at_op_fail(lua_State *L, at_op *op, int status);
 
+/* [-1, +0, m] settles a pending operation with the error at the top; releases it. */
+void at_op_raise(lua_State *L, at_op *op);
+
 /* [-n, +0, m] settles a just started operation with the n values at the top; releases it. */
 void at_op_succeed(lua_State *L, at_op *op, int n);
 

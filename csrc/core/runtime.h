@@ -106,6 +106,7 @@ struct at_runtime {
   int reports;    /* collected faults that wait in AT_SLOT_REPORTS */
   int reported;   /* faults handed to the handler so far */
 
+  unsigned select_turn; /* channel.select begins with another branch each time */
   int sources;   /* numbers given to sources */
   int externals; /* sources outside the loop that may still post; >0 keeps the loop alive */
   at_inbox *inbox; /* shared with other threads; counted */

@@ -196,18 +196,28 @@ static int l_now(lua_State *L) {
   return 1;
 }
 
-/* clock("virtual" | "real") ; advance(seconds) -> moves a virtual clock to the next due time at most
-** that far away, says whether anything became due */
+/* A main chunk that would block with nothing but virtual delays ahead jumps to the first of them. */
+int at_timer_jump(at_runtime *rt) {
+  if (rt->virtual_clock != AT_CLOCK_AUTO || rt->heap_size == 0 || uv_loop_alive(rt->loop)) return 0;
+  if (rt->heap[0].due > rt->now) rt->now = rt->heap[0].due;
+  at_sched_wake(rt);
+  return 1;
+}
+
+/* clock("real" | "virtual" | "auto") */
 static int l_clock(lua_State *L) {
-  static const char *const modes[] = {"real", "virtual", NULL};
+  static const char *const modes[] = {"real", "virtual", "auto", NULL};
   at_runtime *rt = at_rt(L);
-  int virtual = luaL_checkoption(L, 1, NULL, modes);
-  if (rt->heap_size > 0 && virtual != rt->virtual_clock)
+  int mode = luaL_checkoption(L, 1, NULL, modes);
+  if (rt->heap_size > 0 && (mode == AT_CLOCK_REAL) != (rt->virtual_clock == AT_CLOCK_REAL))
     return luaL_error(L, "cannot change the clock while delays or deadlines are pending");
   (void)at_timer_now(rt);
-  rt->virtual_clock = (unsigned char)virtual;
+  rt->virtual_clock = (unsigned char)mode;
   return 0;
 }
+
+/* advance(seconds on the clock) -> moves a virtual clock to the next due time, at most that far; says
+** whether something became due, and the time */
 
 static int l_advance(lua_State *L) {
   at_runtime *rt = at_rt(L);

@@ -4,6 +4,7 @@
 #include "core/await.h"
 #include "core/cancel.h"
 #include "core/cancellation.h"
+#include "core/channel.h"
 #include "core/combine.h"
 #include "core/coroutine.h"
 #include "core/dump.h"
@@ -15,6 +16,7 @@
 #include "core/sched.h"
 #include "core/source.h"
 #include "core/timer.h"
+#include "core/waitqueue.h"
 #include "base/error.h"
 #include "io/dns.h"
 #include "io/file.h"
@@ -44,6 +46,11 @@ int luaopen_asynctask_core(lua_State *L) {
   lua_setfield(L, -2, "coroutine");
   lua_pushcfunction(L, l_error_new);
   lua_setfield(L, -2, "error");
+
+  at_waitqueue_functions(L, rt);
+  lua_newtable(L);
+  at_channel_functions(L, rt);
+  lua_setfield(L, -2, "channel");
 
   lua_newtable(L);
   at_fs_open(L, rt);

@@ -9,6 +9,8 @@
 #include "base/format.h"
 #include "core/blocking.h"
 
+#pragma GCC visibility push(hidden)
+
 #define AT_FILE_MT "asynctask.File"
 #define AT_FORMATS_FEW 4 /* formats of a read that need no memory of their own */
 
@@ -108,5 +110,7 @@ int l_file_lines(lua_State *L); /* file:lines(formats...) */
 /* [-0, +0, m] each adds its functions to the table at the top. */
 void at_file_open(lua_State *L, at_runtime *rt);
 void at_filelines_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "core/blocking.h"
 
+#pragma GCC visibility push(hidden)
+
 /* ---- fscached.c: files whose data is in memory, read on the loop thread (Linux) ---- */
 
 #define AT_CACHED_WHOLE (64 * 1024)  /* the largest file that read_file reads so */
@@ -42,5 +44,7 @@ void at_fs_start_open(lua_State *L, at_runtime *rt, const char *path, int flags,
 void at_fs_open(lua_State *L, at_runtime *rt);
 void at_fswhole_open(lua_State *L, at_runtime *rt);
 void at_fsdir_open(lua_State *L, at_runtime *rt);
+
+#pragma GCC visibility pop
 
 #endif

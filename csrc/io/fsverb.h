@@ -6,6 +6,8 @@
 
 #include "core/blocking.h"
 
+#pragma GCC visibility push(hidden)
+
 enum at_verb {
   AT_VERB_OPEN, AT_VERB_STAT, AT_VERB_LSTAT, AT_VERB_EXISTS, AT_VERB_MKDIR, AT_VERB_REMOVE,
   AT_VERB_RENAME, AT_VERB_LINK, AT_VERB_SYMLINK, AT_VERB_CHMOD, AT_VERB_TRUNCATE, AT_VERB_UTIME,
@@ -27,5 +29,7 @@ typedef struct at_pathop {
 
 /* What each verb does on a pool thread. */
 extern void (*const at_verb_run[])(at_work *w);
+
+#pragma GCC visibility pop
 
 #endif

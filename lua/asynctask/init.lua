@@ -275,6 +275,7 @@ end
 
 -- ---- methods of Task -------------------------------------------------------------------------
 
+---@class asynctask.Task
 local Task = core.Task
 
 local function run_timeout(t, seconds, owned)

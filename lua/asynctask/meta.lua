@@ -17,16 +17,19 @@
 ---@alias asynctask.Status "pending"|"succeeded"|"faulted"|"cancelled"
 
 ---Work in the background. Made by operations, `spawn`, `run`, `when_all`...; settles once.
----@class asynctask.Task
+---`asynctask.Task<string>` is one whose first value is a string.
+---@class asynctask.Task<T>
 local Task = {}
 
----Waits for the task. The same as `task.await(t)`.
----@return any ... its values
----Raises the error it failed with: the same value, whatever it is.
+---Waits for the task. The same as `task.await(t)`. Raises the error it failed with: the same value,
+---whatever it is.
+---@return T value its values
+---@return any ...
 function Task:await() end
 
 ---Waits for the task. The same as `task.try(t)`.
----@return any ... its values, or nil and its error
+---@return T? value its values, or nil and its error
+---@return any ...
 function Task:try() end
 
 ---@return asynctask.Status
@@ -36,7 +39,8 @@ function Task:status() end
 function Task:done() end
 
 ---The values of a task that has succeeded. Raises the error of one that failed, and an error for
----one that is pending.
+---one that is pending. Never waits.
+---@return T value
 ---@return any ...
 function Task:result() end
 
@@ -62,7 +66,7 @@ function Task:name() end
 
 ---Names the task, for reports, dumps and tracebacks.
 ---@param name string
----@return asynctask.Task self
+---@return asynctask.Task<T> self
 function Task:named(name) end
 
 ---A Task that its maker settles. Collected before that, it faults its task with EABANDONED (S14).
@@ -82,6 +86,97 @@ function Source:set_error(err) end
 ---@return boolean took_effect
 function Source:set_cancelled(reason) end
 
+---A switch that cancels whatever runs under it (`task.cancellation`).
+---@class asynctask.Cancellation
+local Cancellation = {}
+
+---@param reason? any the error's `reason`
+---@return boolean took_effect false when it was cancelled before
+function Cancellation:cancel(reason) end
+
+---Cancels it later. A second call replaces the first.
+---@param seconds number
+function Cancellation:cancel_after(seconds) end
+
+---@return boolean
+function Cancellation:is_cancelled() end
+
+---Raises the cancellation if there is one.
+function Cancellation:check() end
+
+---Runs `f` in a scope that the source cancels.
+---@param f fun(...): ...
+---@param ... any
+---@return any ... results of `f`
+function Cancellation:with(f, ...) end
+
+---Has `f(reason)` called, as a task from the queue, when the source is cancelled, or soon if it is.
+---@param f fun(reason: any)
+---@return asynctask.Registration
+function Cancellation:on_cancel(f) end
+
+---What `on_cancel` gives; a value for `<close>`.
+---@class asynctask.Registration
+local Registration = {}
+
+---Takes it back: the function is not called any more.
+function Registration:close() end
+
+---A variable whose value belongs to the task that runs (`task.local_value`).
+---@class asynctask.Local
+local Local = {}
+
+---@return any value of the running task, or the default
+function Local:get() end
+
+---Runs `f` with the variable set. Tasks that are started meanwhile inherit it.
+---@param value any
+---@param f fun(...): ...
+---@param ... any
+---@return any ... results of `f`
+function Local:with(value, f, ...) end
+
+---Tasks that end together (`task.with_group`, `task.group`). `run`, `thread` and `wait` are in Lua.
+---@class asynctask.Group
+local Group = {}
+
+---Starts a member; never waits. With `limit`, it is queued while as many run.
+---@generic T
+---@param f fun(...): T
+---@param ... any
+---@return asynctask.Task<T>
+function Group:spawn(f, ...) end
+
+---Makes a task a member, whoever owned it.
+---@generic T: asynctask.Task
+---@param t T
+---@return T
+function Group:add(t) end
+
+---Cancels the members and spares the body.
+---@param reason? any
+function Group:cancel(reason) end
+
+---@return integer members that are pending
+function Group:count() end
+
+---@return any[] errors of the members that faulted, in the order of settling
+function Group:errors() end
+
+---@return asynctask.Task? member the first that faulted
+function Group:fault() end
+
+---@return asynctask.Task task settles when no member is pending
+function Group:idle() end
+
+---Leaves the group's scope.
+---@param err any what the body failed with
+---@return boolean interrupted whether that is the group's own interruption
+function Group:leave(err) end
+
+---Lets the group be collected: its faults have been raised.
+function Group:release() end
+
 ---Behind `task.when_each`.
 ---@class asynctask.Each
 local Each = {}
@@ -95,19 +190,23 @@ function Each:close() end
 -- ---- asynctask.core: the functions that `asynctask` is built from --------------------------------
 
 ---@class asynctask.core
----@field Task table the methods of tasks, to which the Lua face adds its own
+---@field Task asynctask.Task the methods of tasks, to which the Lua face adds its own
+---@field Group table the metatable of groups, to which the Lua face adds its own
 local core = {}
 
----Waits for a task; on the main chunk by running the loop.
----@param t asynctask.Task|any a Task, or a value whose metatable has `__await`
----@return any ... its values
----Raises the error it failed with, the cancellation of a scope around the call, or "deadlock"; and
----an error where Lua cannot yield (S17).
+---Waits for a task; on the main chunk by running the loop. Raises the error it failed with, the
+---cancellation of a scope around the call, or "deadlock"; and an error where Lua cannot yield (S17).
+---@generic T
+---@param t asynctask.Task<T> a Task, or a value whose metatable has `__await`
+---@return T value its values
+---@return any ...
 function core.await(t) end
 
 ---As `await`, but gives the task's own failure back.
----@param t asynctask.Task|any
----@return any ... its values, or nil and its error
+---@generic T
+---@param t asynctask.Task<T>
+---@return T? value its values, or nil and its error
+---@return any ...
 function core.try(t) end
 
 ---Waits until a task has settled, whatever its outcome, which does not count as seen.
@@ -115,26 +214,30 @@ function core.try(t) end
 function core.wait(t) end
 
 ---Starts a task at once, on this thread (S1). It belongs to nobody.
----@param f fun(...): ...
+---@generic T
+---@param f fun(...): T
 ---@param ... any
----@return asynctask.Task
+---@return asynctask.Task<T>
 function core.spawn(f, ...) end
 
 ---As `spawn`; the task belongs to the running scope.
----@param f fun(...): ...
+---@generic T
+---@param f fun(...): T
 ---@param ... any
----@return asynctask.Task
+---@return asynctask.Task<T>
 function core.start(f, ...) end
 
 ---As `start`, but from the ready queue.
----@param f fun(...): ...
+---@generic T
+---@param f fun(...): T
 ---@param ... any
----@return asynctask.Task
+---@return asynctask.Task<T>
 function core.post(f, ...) end
 
 ---A function that starts `f` with its arguments and returns the Task, which belongs to the caller's scope.
----@param f fun(...): ...
----@return fun(...): asynctask.Task
+---@generic T
+---@param f fun(...): T
+---@return fun(...): asynctask.Task<T>
 function core.async(f) end
 
 ---A Task that settles at the next turn. Uses no timer.
@@ -145,10 +248,12 @@ function core.yield() end
 function core.current() end
 
 ---A Task that settles after a time, never before (S23).
----@param seconds number at least 0
+---@generic T
+---@param seconds number at least 0; `math.huge` is never
+---@param value? T
 ---@param ... any its values
----@return asynctask.Task
-function core.delay(seconds, ...) end
+---@return asynctask.Task<T>
+function core.delay(seconds, value, ...) end
 
 ---A Task that settles when the runtime's clock has got there.
 ---@param seconds number as `now` gives
@@ -208,13 +313,16 @@ function core.owned(t) end
 ---@return asynctask.Error
 function core.error(fields) end
 
+---A Task that the caller settles.
 ---@param on_cancel? fun(reason: any) called, as a task, when the source's task is cancelled
 ---@return asynctask.Source
 function core.source(on_cancel) end
 
+---@generic T
+---@param value? T
 ---@param ... any
----@return asynctask.Task succeeded
-function core.from_result(...) end
+---@return asynctask.Task<T> succeeded
+function core.from_result(value, ...) end
 
 ---@param err any
 ---@return asynctask.Task faulted
@@ -237,6 +345,22 @@ function core.when_any(...) end
 ---@param ... asynctask.Task|table<any, asynctask.Task>
 ---@return asynctask.Each
 function core.each(...) end
+
+---A source of cancellation.
+---@param ... asynctask.Cancellation parents: the first of them to be cancelled cancels it
+---@return asynctask.Cancellation
+function core.cancellation(...) end
+
+---A group; its scope is entered. `task.group` checks the arguments.
+---@param limit? integer members that run at once
+---@param on_error? fun(err: any, t: asynctask.Task)
+---@return asynctask.Group
+function core.group(limit, on_error) end
+
+---A task-local variable.
+---@param default? any
+---@return asynctask.Local
+function core.local_value(default) end
 
 ---Sets who is told of faults that nobody looked at (S15). Runs as a task.
 ---@param f? fun(err: any, traceback: string) nil: write them to standard error
@@ -593,10 +717,18 @@ function Watch:close() end
 ---@class asynctask.core.par
 local par = {}
 
----Runs a function on a thread of the default pool (S19, S20).
----@param f fun(...): ...|string a Lua function, copied with its upvalues, or "module.function"
+---Runs a function on a thread of the default pool (S19, S20). Raises for what cannot be copied.
+---@generic T
+---@param f string|fun(...): T a Lua function, copied with its upvalues, or "module.function"
 ---@param ... any copied
----@return asynctask.Task results copied back
+---@return asynctask.Task<T> results copied back
 function par.run(f, ...) end
+
+---As `run`, on a thread of its own: for a server's loop, or for what takes long. Belongs to nobody.
+---@generic T
+---@param f string|fun(...): T
+---@param ... any copied
+---@return asynctask.Task<T> results copied back
+function par.thread(f, ...) end
 
 return core

@@ -390,6 +390,8 @@ describe("fs", function()
         "bad argument #1 to 'read_file' %(string expected, got nil%)")
       assert.error_matches(function() fs.read_file(12) end,
         "bad argument #1 to 'read_file' %(string expected, got number%)")
+      assert.equal("bad argument #1 to 'read_file' (string expected, got nil)",
+        select(2, pcall(fs.read_file, nil)))
       assert.error_matches(function() fs.read_file("") end, "path is empty")
       assert.error_matches(function() fs.read_file("a\0b") end, "zero byte")
       assert.error_matches(function() fs.open("a\0b", "w") end, "zero byte")

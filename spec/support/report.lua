@@ -15,14 +15,18 @@ local write = function(...)
   io.stdout:flush()
 end
 
---- What is alive, as text, or nil when nothing is.
+-- What earlier specs left, and have been blamed for.
+local known = {}
+
+--- What is alive beyond that, as text, or nil when nothing is.
 local function leftovers()
   collectgarbage()
   collectgarbage()
   local census, found = core.census(), {}
   for _, kind in ipairs(KINDS) do
     local count = census[kind] or 0
-    if count ~= 0 then found[#found + 1] = ("%d %s"):format(count, kind) end
+    known[kind] = math.min(known[kind] or 0, count)
+    if count > known[kind] then found[#found + 1] = ("%d %s"):format(count - known[kind], kind) end
   end
   return found[1] and table.concat(found, ", ")
 end
@@ -43,6 +47,11 @@ local function names()
     end
   end
   return lines[1] and "\n" .. table.concat(lines, "\n") or ""
+end
+
+local function blamed()
+  local census = core.census()
+  for _, kind in ipairs(KINDS) do known[kind] = census[kind] or 0 end
 end
 
 --- Lets the loop turn until nothing is left, for PATIENCE seconds at most.
@@ -112,6 +121,7 @@ return function()
       spec.outcome = "failure"
       busted.publish({ "failure", "it" }, spec.element, busted.parent(spec.element),
         "left alive: " .. left .. names(), {})
+      blamed()
     end
     finish(spec.outcome)
     local seconds = spec.element.duration or 0
