@@ -24,16 +24,17 @@ static int new_cell(at_runtime *rt) {
 }
 
 int at_copool_take(lua_State *L, at_runtime *rt, lua_State **co) {
-  int number = rt->idle_first, slot;
+  int number, slot;
   lua_State *thread;
-  if (number >= 0) {
+  while ((number = rt->idle_first) >= 0) {
     at_cell *cell = &rt->cells[number];
     rt->idle_first = cell->next;
     rt->idle_count--;
     *co = cell->u.idle;
     cell->u.task = NULL;
     cell->next = AT_CELL_BUSY;
-    return number;
+    if (lua_status(*co) == LUA_OK && lua_gettop(*co) == 1) return number;
+    at_copool_put(rt, number, *co, 0); /* somebody who kept the thread resumed or closed it */
   }
   luaL_checkstack(L, 2, "coroutine");
   thread = lua_newthread(L);

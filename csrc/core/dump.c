@@ -7,6 +7,7 @@
 #include "core/copool.h"
 #include "core/op.h"
 #include "core/sched.h"
+#include "core/timer.h"
 
 /* [-0, +1, m] pushes "file:line" of the innermost Lua function of a coroutine, or "?". */
 static void push_place(lua_State *L, lua_State *co) {
@@ -136,8 +137,41 @@ static int l_census(lua_State *L) {
   return 1;
 }
 
+/* ready() -> whether anything but the caller could run now */
+static int l_ready(lua_State *L) {
+  const at_runtime *rt = at_rt(L);
+  lua_pushboolean(L, rt->ready_head != NULL || rt->done_head != NULL || rt->deferred != NULL ||
+                         at_timer_due(rt));
+  return 1;
+}
+
+static void set_integer(lua_State *L, const char *field, lua_Integer value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, field);
+}
+
+/* stats() -> {tasks=, coroutines=, idle_coroutines=, delays=, external_operations=, unobserved=,
+** reported=} */
+static int l_stats(lua_State *L) {
+  const at_runtime *rt = at_rt(L);
+  int i, tasks = 0, coroutines = 0;
+  for (i = 0; i < rt->cell_count; i++) {
+    tasks += live(rt, i) != NULL;
+    coroutines += rt->cells[i].next >= AT_CELL_BUSY;
+  }
+  lua_createtable(L, 0, 8);
+  set_integer(L, "tasks", tasks);
+  set_integer(L, "coroutines", coroutines);
+  set_integer(L, "idle_coroutines", rt->idle_count);
+  set_integer(L, "delays", rt->heap_size);
+  set_integer(L, "external_operations", rt->externals);
+  set_integer(L, "unobserved", rt->unobserved);
+  set_integer(L, "reported", rt->reported);
+  return 1;
+}
+
 void at_dump_functions(lua_State *L, at_runtime *rt) {
   static const luaL_Reg functions[] = {
-      {"dump", l_dump}, {"tasks", l_tasks}, {"census", l_census}, {NULL, NULL}};
+      {"dump", l_dump}, {"tasks", l_tasks}, {"census", l_census}, {"ready", l_ready}, {"stats", l_stats}, {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);
 }

@@ -100,6 +100,7 @@ void at_external_remove(at_runtime *rt) {
 
 int at_runtime_pump(at_runtime *rt, int block) {
   int alive;
+  if (block && rt->virtual_clock && !at_sched_has_work(rt) && at_timer_jump(rt)) return 1;
   if (block && rt->externals > 0 && !at_sched_has_work(rt) && at_inbox_spin(rt, SPIN_MICROSECONDS)) {
     at_sched_enter(rt);
     block = 0;

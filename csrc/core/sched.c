@@ -161,14 +161,15 @@ static void finish(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, i
     rt->body = AT_BODY_VALUES;
     finish_otherwise(rt, from, c, how);
   }
-  at_copool_put(rt, c->task.index, co, how < AT_BODY_DIED);
+  at_copool_put(rt, c->task.index, co, how < AT_BODY_DIED && lua_gettop(co) == 1);
   if (anchored) lua_pop(from, 1);
 }
 
 /* The coroutine ended with an error of lua_resume. */
 static void died(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
   if (c->task.flags & AT_F_WAITING) at_task_unwait_coro(rt, c);
-  if (lua_gettop(co) == 0) lua_pushnil(co);
+  if (lua_gettop(co) == 0)
+    lua_pushliteral(co, "the coroutine of the task was closed by somebody else");
   rt->body = AT_BODY_DIED;
   finish(rt, from, c, co, 1);
 }
@@ -279,8 +280,10 @@ static int l_turns(lua_State *L) {
     last = rt->ready_tail;
     while ((c = rt->ready_head) != NULL) {
       (void)take_ready(rt);
-      if (lua_status(c->co) == LUA_OK)
+      if (lua_status(c->co) == LUA_OK && lua_gettop(c->co) >= 4)
         start_queued(rt, L, c);
+      else if (lua_status(c->co) != LUA_YIELD)
+        died(rt, L, c, c->co);
       else
         run(rt, L, c, 0);
       left--;
@@ -529,6 +532,7 @@ static int body_k(lua_State *L, int status, lua_KContext awaited) {
 
 /* stack: handler f args... */
 static int l_body(lua_State *L) {
+  if (L != at_rt(L)->running) return luaL_error(L, "cannot resume dead coroutine"); /* a stranger */
   return body_k(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, body_k), 0);
 }
 

@@ -36,6 +36,7 @@ local task = {
   on_unobserved = core.on_unobserved,
   tasks = core.tasks,
   dump = core.dump,
+  stats = core.stats,
   run = core.par and core.par.run,
   _VERSION = "asynctask 0.1.0",
 }
