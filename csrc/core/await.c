@@ -197,6 +197,10 @@ static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
       ticking = 1;
     }
     alive = at_runtime_pump(rt, 1);
+    if (!alive) { /* an abandoned source faults its task (S14) rather than hang it */
+      (void)lua_gc(L, LUA_GCCOLLECT);
+      alive = at_sched_has_work(rt);
+    }
     interrupted = L == rt->main && lua_gethook(L) != rt->hook;
   }
   if (ticking && rt->uv != NULL) (void)uv_timer_stop(&rt->uv->tick);

@@ -24,6 +24,7 @@ typedef struct at_watch {
   struct at_arrival *waiting; /* the one operation that waits */
   int number;                 /* of the signal */
   int refs;                   /* the handle, the box, the operation */
+  unsigned char background;   /* waiting for it does not keep the loop alive (S16) */
   int arrived;                /* since the last one was told */
   unsigned char closed;
 } at_watch;
@@ -215,7 +216,7 @@ static const at_opclass wait_class = {"signal.wait", arrival_push, arrival_cance
 static void attach(at_arrival *a, at_watch *w) {
   a->watch = w;
   w->waiting = a;
-  uv_ref((uv_handle_t *)&w->handle);
+  if (!w->background) uv_ref((uv_handle_t *)&w->handle);
 }
 
 /* ---- Lua ---- */
@@ -240,7 +241,8 @@ static int l_signal_wait(lua_State *L) {
   return 1;
 }
 
-/* watch(name): keeps what arrives between two waits */
+/* watch(name [, background]): keeps what arrives between two waits. In the background, a wait for it is
+** not something that could still wake the program (task.main's own watches). */
 static int l_signal_watch(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int number = check_signal(L, 1), status;
@@ -250,7 +252,10 @@ static int l_signal_watch(lua_State *L) {
   box->watch = NULL;
   luaL_setmetatable(L, AT_SIGNAL_WATCH_MT);
   box->watch = watch_new(rt, number, &status);
-  if (box->watch != NULL) return 1;
+  if (box->watch != NULL) {
+    box->watch->background = (unsigned char)lua_toboolean(L, 2);
+    return 1;
+  }
   at_error_push_uv(L, status, "signal.each", NULL);
   return lua_error(L);
 }

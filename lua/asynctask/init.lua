@@ -158,18 +158,18 @@ local function flat(...)
 end
 
 -- Runs `visit` on what `pull` gives, up to `limit` calls at once, each a task owned by the one that
--- runs here; pulls no more than it runs. The first fault stops pulling, cancels the other calls, and
--- is raised when they have ended.
+-- runs here; pulls no more than it runs. The first fault, of a call or of `pull`, stops pulling, cancels
+-- the other calls, and is raised when they have ended.
 local function run_limited(pull, visit, limit)
-  local workers, running, started, failed, slot = {}, 0, 0, nil, nil
+  local workers, running, started, failed, slot = {}, 0, 0, nil, nil -- workers: that have not succeeded
 
-  local guard_mt = {}
-  function guard_mt.__close(guard, err)
+  local call_mt = {}
+  function call_mt.__close(call)
     running = running - 1
-    if err ~= nil and not failed then
-      failed = guard.id
-    elseif failed ~= guard.id then
-      workers[guard.id] = nil
+    if call.succeeded then
+      workers[call.id] = nil
+    else
+      failed = failed or call.id
     end
     if slot then
       slot:set_result()
@@ -177,8 +177,9 @@ local function run_limited(pull, visit, limit)
   end
 
   local function work(id, ...)
-    local _ <close> = setmetatable({ id = id }, guard_mt)
+    local call <close> = setmetatable({ id = id, succeeded = false }, call_mt)
     flat(visit(...))
+    call.succeeded = true
   end
 
   local function feed(...)
@@ -186,10 +187,9 @@ local function run_limited(pull, visit, limit)
       return false
     end
     started, running = started + 1, running + 1
-    local id = started
-    local worker = start(work, id, ...)
-    if not worker:done() or failed == id then
-      workers[id] = worker
+    local worker = start(work, started, ...)
+    if worker:status() ~= "succeeded" then
+      workers[started] = worker
     end
     return true
   end
@@ -201,20 +201,24 @@ local function run_limited(pull, visit, limit)
     end
   end
 
+  -- What is left has no result that anybody could want: the first fault is the one that is raised,
+  -- the others count as seen.
+  local function stop()
+    for _, worker in pairs(workers) do
+      worker:cancel("another call failed")
+    end
+    for _, worker in pairs(workers) do
+      core.wait(worker)
+      worker:error()
+    end
+  end
+  local _ <close> = setmetatable({}, { __close = function() core.shield(stop) end })
+
   while not failed and feed(flat(pull())) do
     wait_below(limit)
   end
   wait_below(1)
   if failed then
-    for id, worker in pairs(workers) do
-      if id ~= failed then
-        worker:cancel("another call failed")
-      end
-    end
-    for _, worker in pairs(workers) do
-      core.wait(worker)
-      worker:error() -- the first fault is the one that is raised: the others count as seen
-    end
     await(workers[failed])
   end
 end

@@ -13,40 +13,50 @@ local function fail(text)
   io.stderr:write(text, "\n")
 end
 
--- Cancels what is still running and gives it `grace` seconds to clean up.
-local function clean_up(main, grace)
-  local deadline = core.now() + grace
+-- The tasks that are neither the program's nor its watchers.
+local function others(state)
+  local list = {}
   for _, entry in ipairs(core.tasks()) do
-    entry.task:cancel("the program ends")
+    if entry.task ~= state.main and not state.watchers[entry.task] then
+      list[#list + 1] = entry.task
+    end
   end
-  while core.now() < deadline do
-    local left = {}
-    for _, entry in ipairs(core.tasks()) do
-      if entry.task ~= main then
-        left[#left + 1] = entry.task
-      end
-    end
-    if #left == 0 then
-      return
-    end
-    core.try(core.when_any(core.when_all(left), core.delay(deadline - core.now())))
+  return list
+end
+
+-- Cancels what is still running and gives it `grace` seconds to clean up.
+local function clean_up(state, grace)
+  for _, t in ipairs(others(state)) do
+    t:cancel("the program ends")
+  end
+  local deadline = core.now() + grace
+  local left = others(state)
+  while #left > 0 and core.now() < deadline do
+    local delay <const> = core.delay(deadline - core.now())
+    core.try(core.when_any(core.when_all(left), delay))
+    delay:cancel()
+    left = others(state)
   end
 end
 
--- Waits for the signals; the first cancels the program, the second ends the process.
-local function watch(main, state)
+-- Waits for the signals; the first cancels the program, the second, of either kind, ends the process.
+local function watch(state)
   local signal = core.signal
   if not signal then
     return
   end
   for name, number in pairs(numbers) do
-    state[#state + 1] = core.spawn(function()
-      core.await(signal.wait(name))
-      state.signal = number
-      main:cancel(name)
-      core.await(signal.wait(name))
-      os.exit(128 + number, false)
+    local t = core.spawn(function()
+      while true do
+        core.await(signal.wait(name))
+        if state.signal then
+          os.exit(128 + number, false)
+        end
+        state.signal = number
+        state.main:cancel(name)
+      end
     end):named(name)
+    state.watchers[t] = true
   end
 end
 
@@ -86,18 +96,25 @@ return function(_, ...)
   if core.current() then
     error("task.main inside a task", 3)
   end
+  for k in pairs(opts) do
+    if k ~= "grace" then
+      error(("bad argument #1 to 'main' (unknown option '%s')"):format(tostring(k)), 3)
+    end
+  end
   local grace = opts.grace or 5
   if type(grace) ~= "number" or grace < 0 or grace ~= grace then
     error("bad argument #1 to 'main' (option 'grace': seconds expected)", 3)
   end
-  local state = {}
+  local state = { watchers = {} }
+  watch(state) -- first: a signal may come while f runs for the first time
   local main = core.spawn(f, select(first, ...)):named("main")
-  watch(main, state)
+  state.main = main
   core.wait(main)
-  for _, t in ipairs(state) do
+  clean_up(state, grace)
+  for t in pairs(state.watchers) do
     t:cancel("the program ends")
+    core.wait(t)
   end
-  clean_up(main, grace)
   exit(state, main)
   return main:result()
 end

@@ -376,6 +376,22 @@ function core.tasks() end
 ---@return string text who waits for what, and where, a line each
 function core.dump() end
 
+---@return boolean ready whether anything but the caller could run now
+function core.ready() end
+
+---Counts, for monitoring.
+---@class asynctask.Stats
+---@field tasks integer coroutine tasks that live
+---@field coroutines integer that exist
+---@field idle_coroutines integer of these, kept for reuse
+---@field delays integer pending, deadlines included
+---@field external_operations integer under way on other threads
+---@field unobserved integer faults that nobody has looked at so far
+---@field reported integer faults that were reported
+
+---@return asynctask.Stats
+function core.stats() end
+
 ---What is alive in this runtime.
 ---@return { tasks: integer, timers: integer, externals: integer, handles: integer, unobserved: integer }
 function core.census() end

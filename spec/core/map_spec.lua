@@ -212,7 +212,7 @@ describe("for_each", function()
       running = running + 1
       most = math.max(most, running)
       assert.are.equal("second", second)
-      await(task.yield())
+      await(task.delay(0.002))
       sum = sum + v
       running = running - 1
     end, { limit = 3 }))
