@@ -69,11 +69,11 @@ end
 
 local with_tasks = {}
 
-function with_tasks.walk(dir)
+function with_tasks.walk(dir, limit)
   local paths = {}
   for path in fs.walk(dir) do
     paths[#paths + 1] = path
-    if #paths == MAX_FOUND then break end
+    if #paths == limit then break end
   end
   return paths
 end
@@ -143,18 +143,18 @@ end
 local in_plain_lua = {}
 
 -- Plain Lua cannot list a directory: another program has to.
-function in_plain_lua.walk(dir)
+function in_plain_lua.walk(dir, limit)
   local find = io.popen("find '" .. dir:gsub("'", "'\\''") .. "' -mindepth 1 -print0 2>/dev/null")
   local paths, rest = {}, ""
   for block in function() return find:read(65536) end do
     local last = 1
     rest = rest .. block
     for path, after in rest:gmatch "([^\0]+)\0()" do
-      if #paths < MAX_FOUND then paths[#paths + 1] = path end
+      if #paths < limit then paths[#paths + 1] = path end
       last = after
     end
     rest = rest:sub(last)
-    if #paths == MAX_FOUND then break end
+    if #paths == limit then break end
   end
   find:close()
   return paths
@@ -253,7 +253,7 @@ local function compare(label, part, input, ...)
   took = took or now() - began
   collectgarbage()
   began = now()
-  local b = in_plain_lua[part](input)
+  local b = in_plain_lua[part](input, ...)
   rows[#rows + 1] = { label = label, tasks = took, plain = now() - began }
   return a, b, err, waited
 end
@@ -325,7 +325,8 @@ local function default_directory()
 end
 
 -- Finds and reads everything once, which also brings it into the system's cache, so that what is
--- measured afterwards finds the same for both. Stops at the limits and says so.
+-- measured afterwards finds the same for both. Stops at the limits and says so. Returns the paths of
+-- texts, how many bytes they are, why it stopped if it did, and how far it got if that was for the time.
 local function survey(dir)
   local paths, bytes, found, stopped = {}, 0, 0, nil
   local bar <close> = progress("first look", MAX_BYTES)
@@ -360,7 +361,7 @@ local function survey(dir)
     stopped = ("%g seconds"):format(SURVEY)
   end
   bar.total = bar.done
-  return paths, bytes, stopped
+  return paths, bytes, stopped, err and found
 end
 
 local function tour(dir)
@@ -368,7 +369,8 @@ local function tour(dir)
   dir = await(fs.realpath(dir or default_directory()))
   say("asynctask: a tour of %s", dir)
 
-  local paths, bytes, stopped = survey(dir)
+  local paths, bytes, stopped, got = survey(dir)
+  local limit = got or MAX_FOUND
   if stopped then
     say("  stopped at the limit of %s: the tour goes on with what it has", stopped)
   end
@@ -380,8 +382,8 @@ local function tour(dir)
     end
   end
 
-  local a, b = compare("walk the directory", "walk", dir)
-  if #a < MAX_FOUND and #b < MAX_FOUND then
+  local a, b = compare("walk the directory", "walk", dir, limit)
+  if #a < limit and #b < limit then
     local path = missing(a, b, began)
     check(not path, ("only one of them found %s"):format(path))
   end

@@ -2,7 +2,7 @@
 --   includes go down only (host -> par, io -> core -> base; io and par never into each other), and
 --   are written from csrc;
 --   lua_resume, lua_yield and lua_sethook are called only in the files that may;
---   every C file says at its top, in 3 to 12 lines, what it is (a header in as many as it needs);
+--   every C file says at its top, in 2 to 12 lines, what it is (a header in as many as it needs);
 --   every Lua file of the library begins with a comment.
 -- Prints one line for each offence and ends with exit code 1 when there is one.
 
@@ -107,8 +107,8 @@ local function check_header(name, text)
   if not comment or not comment:find("^/%* " .. base:gsub("%p", "%%%0") .. " %- ") then
     return offence(name, 1, ("does not begin with the comment `/* %s - ...`"):format(base))
   end
-  if base:find("%.c$") and (count < 3 or count > 12) then
-    offence(name, 1, ("the opening comment has %d lines: 3 to 12 say what it owns, what it may call, "
+  if base:find("%.c$") and (count < 2 or count > 12) then
+    offence(name, 1, ("the opening comment has %d lines: 2 to 12 say what it owns, what it may call, "
       .. "which thread runs it, its invariants"):format(count))
   end
 end

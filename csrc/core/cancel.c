@@ -325,6 +325,7 @@ int at_scope_cancel(lua_State *L, at_runtime *rt, at_scope *s) {
 int at_cancel_task(lua_State *L, at_runtime *rt, at_task *t, int reason) {
   int top = lua_gettop(L), error = 0, done;
   luaL_checkstack(L, 10, "cancellation");
+  if (rt->closing) return 0;
   at_op_drain(L, rt);
   if (at_task_settled(t) || (t->flags & AT_F_SHARED)) return 0;
   if (reason != 0 && lua_isnoneornil(L, reason)) reason = 0;

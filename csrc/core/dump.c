@@ -122,7 +122,7 @@ static int l_census(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int i, tasks = 0, handles = 0;
   for (i = 0; i < rt->cell_count; i++) tasks += live(rt, i) != NULL && live(rt, i) != rt->current;
-  uv_walk(rt->loop, count_handle, &handles);
+  if (rt->uv != NULL) uv_walk(rt->loop, count_handle, &handles);
   lua_createtable(L, 0, 5);
   lua_pushinteger(L, tasks);
   lua_setfield(L, -2, "tasks");

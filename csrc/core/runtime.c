@@ -100,6 +100,7 @@ void at_external_remove(at_runtime *rt) {
 
 int at_runtime_pump(at_runtime *rt, int block) {
   int alive;
+  if (rt->closing) return 0;
   if (block && rt->virtual_clock && !at_sched_has_work(rt) && at_timer_jump(rt)) return 1;
   if (block && rt->externals > 0 && !at_sched_has_work(rt) && at_inbox_spin(rt, SPIN_MICROSECONDS)) {
     at_sched_enter(rt);
@@ -163,6 +164,7 @@ static void runtime_close(at_runtime *rt) {
   }
   at_copool_close(rt);
   at_task_close(rt);
+  rt->main_task = rt->current = (at_coro *)(rt + 1); /* for finalizers that still call the library */
   free(rt->heap);
   rt->heap = NULL;
   rt->heap_size = rt->heap_capacity = 0;
@@ -263,8 +265,9 @@ at_runtime *at_runtime_open(lua_State *L) {
   }
   lua_pop(L, 1);
   pin_library();
-  rt = lua_newuserdatauv(L, sizeof *rt, 1);
-  memset(rt, 0, sizeof *rt);
+  rt = lua_newuserdatauv(L, sizeof *rt + sizeof(at_coro), 1); /* and the main chunk's after the close */
+  memset(rt, 0, sizeof *rt + sizeof(at_coro));
+  ((at_coro *)(rt + 1))->task.kind = AT_MAIN;
   rt->idle_first = rt->free_cell = -1;
   rt->budget = AT_TURN_BUDGET;
   self = lua_gettop(L);

@@ -201,7 +201,7 @@ static void run(at_runtime *rt, lua_State *from, at_coro *c, int n) {
     int results, status;
     rt->current = c;
     rt->running = rt->executing = co;
-    c->task.flags |= AT_F_RESUMED;
+    if (n == 0) c->task.flags |= AT_F_RESUMED; /* for the await that it is in, not for a start */
     c->link.from = from;
     status = lua_resume(co, from, n, &results);
     n = 0;

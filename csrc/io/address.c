@@ -1,4 +1,5 @@
-/* address.c - socket addresses and options. Owns nothing; calls Lua and the system; any thread. */
+/* address.c - socket addresses and options: into and out of Lua tables. Owns nothing; calls Lua and
+** the system, never libuv's loop; any thread, on its own state. */
 #include "io/address.h"
 
 #include <arpa/inet.h>

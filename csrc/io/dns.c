@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/arg.h"
 #include "base/error.h"
@@ -30,6 +31,9 @@ static void run(at_work *w) {
   hints.ai_family = l->family;
   hints.ai_socktype = SOCK_STREAM;
   l->error = getaddrinfo(l->host, NULL, &hints, &l->list);
+  /* RFC 6761, 6.3: this name is the loopback address, also on a machine without /etc/hosts. */
+  if (l->error != 0 && strcasecmp(l->host, "localhost") == 0)
+    l->error = getaddrinfo(NULL, "0", &hints, &l->list);
   if (l->error == EAI_SYSTEM) l->work.op.status = -errno;
 }
 

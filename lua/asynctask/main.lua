@@ -47,8 +47,9 @@ local function watch(state)
   end
   for name, number in pairs(numbers) do
     local t = core.spawn(function()
+      local arrivals = signal.watch(name, true) -- in the background: not what could end a deadlock
       while true do
-        core.await(signal.wait(name))
+        core.await(arrivals:next())
         if state.signal then
           os.exit(128 + number, false)
         end

@@ -396,6 +396,75 @@ function core.stats() end
 ---@return { tasks: integer, timers: integer, externals: integer, handles: integer, unobserved: integer }
 function core.census() end
 
+-- ---- asynctask.core.channel: behind asynctask.channel --------------------------------------------
+
+---@class asynctask.core.channel
+local channels = {}
+
+---@param capacity integer values that it holds at most; 0: a receiver has to be there
+---@param overflow? "wait"|"drop_oldest"|"drop_newest"|"error" what a send into a full channel does
+---@return asynctask.Channel
+function channels.new(capacity, overflow) end
+
+---Receives from the first channel that has a value, or sends into the first that takes it.
+---@param ... asynctask.Channel|{ [1]: asynctask.Channel, [2]: any } to receive from; to send into, with the value
+---@return asynctask.Task branch the channel and, for a receive, the value
+function channels.select(...) end
+
+---Values from task to task in one state, by reference, first come first served.
+---@class asynctask.Channel
+local Channel = {}
+
+---@param value any not nil
+---@return asynctask.Task task settles when the channel has taken it
+function Channel:send(value) end
+
+---@return asynctask.Task value nil when the channel is closed and drained
+function Channel:receive() end
+
+---@param value any not nil
+---@return boolean taken
+function Channel:try_send(value) end
+
+---@return any value or nil
+---@return "empty"|"closed"|nil why there is none
+function Channel:try_receive() end
+
+---Senders fail from now on; receivers get what is left, then nil, or the error.
+---@param err? any
+function Channel:close(err) end
+
+---@return boolean
+function Channel:is_closed() end
+
+---Permits and those who wait for them, first come first served. Behind asynctask.sync.
+---@class asynctask.WaitQueue
+local WaitQueue = {}
+
+---@param guard? any what the Task gives
+---@param wants? integer permits, default 1
+---@return asynctask.Task guard
+function WaitQueue:acquire(guard, wants) end
+
+---Never waits, never overtakes.
+---@param wants? integer
+---@return boolean taken
+function WaitQueue:try_acquire(wants) end
+
+---@param n? integer permits, default 1: first to those who wait
+function WaitQueue:release(n) end
+
+---Lets all who wait go on; the permits stay as they are.
+---@return integer waiters
+function WaitQueue:wake_all() end
+
+---@return integer
+function WaitQueue:permits() end
+
+---@param permits? integer default 0
+---@return asynctask.WaitQueue
+function core.waitqueue(permits) end
+
 -- ---- asynctask.core.coroutine: behind asynctask.coroutine ----------------------------------------
 
 ---@class asynctask.core.coroutine

@@ -226,8 +226,9 @@ describe("with_timeout", function()
       assert.matches("bad argument #1 to '[%w.]*with_timeout'", err)
     end
     assert.matches("bad argument #1 to '[%w.]*with_timeout'.*got n", (select(2, pcall(task.with_timeout))))
-    assert.matches("bad argument #1 to '[%w.]*with_timeout'.*got string", (select(2, pcall(task.with_timeout, "1", print))))
-    assert.matches("bad argument #2 to '[%w.]*with_timeout' %(function expected, got nil%)",
+    assert.matches("bad argument #1 to '[%w.]*with_timeout'.*got string",
+      (select(2, pcall(task.with_timeout, "1", print))))
+    assert.matches("bad argument #2 to '[%w.]*with_timeout' %(function expected, got n",
       (select(2, pcall(task.with_timeout, 1))))
   end)
 end)

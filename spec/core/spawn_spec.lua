@@ -323,10 +323,6 @@ describe("a task about itself", function()
     local s = task.source()
     local a = spawn(function() await(s.task) end):named("first")
     local b = spawn(function() await(a) end):named("second")
-    local found = {}
-    for _, entry in ipairs(task.tasks()) do
-      found[entry.name] = entry
-    end
     local function find(t)
       for _, entry in ipairs(task.tasks()) do
         if entry.task == t then
