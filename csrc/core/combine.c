@@ -354,7 +354,9 @@ static void on_each(at_runtime *rt, at_waiter *w) {
 static int l_each(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int varargs, i, n = push_list(L, rt, &varargs), list = lua_gettop(L);
-  each *e = lua_newuserdatauv(L, sizeof *e, 1);
+  each *e;
+  if (rt->closing) return luaL_error(L, "asynctask: the state is closing");
+  e = lua_newuserdatauv(L, sizeof *e, 1);
   memset(e, 0, sizeof *e);
   e->rt = rt;
   luaL_setmetatable(L, EACH_MT);

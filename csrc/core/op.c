@@ -151,8 +151,18 @@ static void settle(lua_State *L, at_runtime *rt, at_op *op) {
 }
 
 /* The conversion ran out of memory: the Task gets the bare message, which allocates nothing. */
-void at_op_drain_failed(lua_State *L, at_runtime *rt) {
+void at_op_drain_failed(lua_State *L, at_runtime *rt, int entered) {
   at_op *op = rt->settling;
+  if (op == NULL && !entered) { /* there was no memory for the call: the next one must not wait */
+    op = rt->done_head;
+    if (op == NULL) return;
+    rt->done_head = op->next;
+    if (rt->done_head == NULL) rt->done_tail = NULL;
+    if (op->task == NULL) {
+      release(op);
+      return;
+    }
+  }
   if (op == NULL) return;
   rt->settling = NULL;
   if (op->task == NULL) return;

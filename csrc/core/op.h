@@ -107,7 +107,7 @@ void at_op_drain(lua_State *L, at_runtime *rt);
 void at_op_close(at_runtime *rt);
 /* After at_op_drain raised (out of memory): the operation it was at faults with the message at the
 ** top. No allocation. */
-void at_op_drain_failed(lua_State *L, at_runtime *rt);
+void at_op_drain_failed(lua_State *L, at_runtime *rt, int entered);
 /* cancel.c: the Task is cancelled by its owner or its holder. No Lua. */
 void at_op_cancel(at_runtime *rt, at_task *t);
 

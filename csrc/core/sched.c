@@ -274,6 +274,7 @@ static void start_queued(at_runtime *rt, lua_State *L, at_coro *c) {
 static int l_turns(lua_State *L) {
   at_runtime *rt = lua_touserdata(L, 1);
   int once = lua_toboolean(L, 2), left = AT_DRAIN_LIMIT;
+  rt->draining = 2; /* Lua has been entered */
   do {
     at_coro *c, *last;
     begin_turn(L, rt);
@@ -310,7 +311,7 @@ static void enter(at_runtime *rt, int once) {
     rt->running = rt->executing = NULL;
     rt->nest = nest;
     rt->notifying = 0;
-    at_op_drain_failed(L, rt);
+    at_op_drain_failed(L, rt, rt->draining > 1);
     lua_settop(L, top);
   }
   rt->draining = 0;

@@ -248,6 +248,7 @@ static int l_signal_watch(lua_State *L) {
   int number = check_signal(L, 1), status;
   at_watchbox *box;
   if (rt->closing) return luaL_error(L, "asynctask: the runtime of this state is closed");
+  lua_settop(L, 2);
   box = lua_newuserdatauv(L, sizeof *box, 0);
   box->watch = NULL;
   luaL_setmetatable(L, AT_SIGNAL_WATCH_MT);

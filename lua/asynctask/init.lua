@@ -348,7 +348,14 @@ function task.from_callback(f, opts)
     end
     return settle(select(2, ...))
   end
+  local returned = false
+  local _ <close> = setmetatable({}, { __close = function()
+    if not returned then -- f raised: there is no Task that anybody could look at
+      source:set_cancelled()
+    end
+  end })
   f(done)
+  returned = true
   return source.task
 end
 

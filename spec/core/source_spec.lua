@@ -226,4 +226,16 @@ describe("from_callback", function()
     assert.is_false(ok)
     assert.are.equal("at the call", err)
   end)
+
+  it("S15: such an error is not reported a second time", function()
+    local reports = 0
+    local old = task.on_unobserved(function() reports = reports + 1 end)
+    pcall(task.from_callback, error)
+    for _ = 1, 3 do
+      collectgarbage()
+      await(task.yield())
+    end
+    task.on_unobserved(old)
+    assert.are.equal(0, reports)
+  end)
 end)
