@@ -43,12 +43,13 @@ static int refuse(lua_State *L, at_runtime *rt) {
   if (L != rt->running)
     return luaL_error(L, "await inside a coroutine that is not a task's: use the functions of "
                          "'asynctask.coroutine' for generators, or task.spawn for work of its own");
-  if ((name = blocker(L)) == NULL) name = "a function of C";
-  if (strcmp(name, "require") == 0)
+  name = blocker(L);
+  if (name != NULL && strcmp(name, "require") == 0)
     return luaL_error(L, "await while a module is loaded by 'require', which cannot be suspended: "
                          "await in a function that the module returns, or load it with 'dofile'");
-  return luaL_error(L, "await inside a function called by '%s', which cannot be suspended: await "
-                       "before the call, and hand it plain values", name);
+  lua_pushfstring(L, name != NULL ? "'%s'" : "a function of C", name);
+  return luaL_error(L, "await inside a function called by %s, which cannot be suspended: await "
+                       "before the call, and hand it plain values", lua_tostring(L, -1));
 }
 
 /* ---- giving the outcome ---- */

@@ -106,7 +106,8 @@ void at_op_drain(lua_State *L, at_runtime *rt);
 /* The runtime closes: cancels what is pending, releases what has ended and was not settled. No Lua. */
 void at_op_close(at_runtime *rt);
 /* After at_op_drain raised (out of memory): the operation it was at faults with the message at the
-** top. No allocation. */
+** top; where not even the call could be made (`entered` 0), the first that has ended does. No
+** allocation. */
 void at_op_drain_failed(lua_State *L, at_runtime *rt, int entered);
 /* cancel.c: the Task is cancelled by its owner or its holder. No Lua. */
 void at_op_cancel(at_runtime *rt, at_task *t);

@@ -356,6 +356,7 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int h
   lua_State *co;
   at_coro *c;
   int number, outer = rt->loading;
+  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
   if (outer != 0 && lua_gc(L, LUA_GCCOUNT) >= 0) { /* else: we are in a finalizer inside another start */
     reclaim(rt);
     outer = 0;
