@@ -192,24 +192,47 @@ static void add_frames(lua_State *L, luaL_Buffer *b, const at_fault *f) {
   }
 }
 
-/* Pushes the fault at `index` and those it came from, outermost first; returns their number. */
+/* Pushes the fault at `index` and those it came from, outermost first; returns their number. Of a very
+** long chain the outer part and the origin. */
 static int push_chain(lua_State *L, int index) {
   int n = 1;
   lua_pushvalue(L, index);
-  while (n < CHAIN_MAX) {
+  for (;;) {
     lua_getiuservalue(L, -1, UV_CAUSE);
     if (at_fault_test(L, -1) == NULL) {
       lua_pop(L, 1);
-      break;
+      return n;
     }
-    n++;
+    if (n < CHAIN_MAX)
+      n++;
+    else
+      lua_replace(L, -2);
   }
-  return n;
+}
+
+/* Adds what one fault has to show; says whether it had anything. stack index of the fault: `at` */
+static int add_fault(lua_State *L, luaL_Buffer *b, int at, int first) {
+  const at_fault *f = lua_touserdata(L, at);
+  int has_text = lua_getiuservalue(L, at, UV_TEXT) == LUA_TSTRING;
+  int has_name = lua_getiuservalue(L, at, UV_NAME) == LUA_TSTRING;
+  const char *text = has_text ? lua_tostring(L, -2) : NULL;
+  const char *name = has_name ? lua_tostring(L, -1) : NULL; /* both stay alive in the fault */
+  lua_pop(L, 2);
+  if (text == NULL && name == NULL && f->count == 0) return 0;
+  if (!first) luaL_addstring(b, "\n\t(awaited by)");
+  if (text != NULL) luaL_addstring(b, text);
+  add_frames(L, b, f);
+  if (name != NULL) {
+    luaL_addstring(b, "\n\t(in task '");
+    luaL_addstring(b, name);
+    luaL_addstring(b, "')");
+  }
+  return 1;
 }
 
 void at_fault_push_traceback(lua_State *L, int index) {
   luaL_Buffer b;
-  int base = lua_gettop(L), n, i;
+  int base = lua_gettop(L), n, i, first = 1;
   index = lua_absindex(L, index);
   luaL_checkstack(L, CHAIN_MAX + LUA_MINSTACK, "traceback");
   lua_getiuservalue(L, index, UV_ERROR);
@@ -221,20 +244,8 @@ void at_fault_push_traceback(lua_State *L, int index) {
   luaL_addvalue(&b);
   luaL_addstring(&b, "\nstack traceback:");
   for (i = n; i >= 1; i--) {
-    const at_fault *f = lua_touserdata(L, base + 1 + i);
-    if (i < n) luaL_addstring(&b, "\n\t(awaited by)");
-    if (lua_getiuservalue(L, base + 1 + i, UV_TEXT) == LUA_TSTRING)
-      luaL_addvalue(&b);
-    else
-      lua_pop(L, 1);
-    add_frames(L, &b, f);
-    if (lua_getiuservalue(L, base + 1 + i, UV_NAME) == LUA_TSTRING) {
-      lua_pushfstring(L, "\n\t(in task '%s')", lua_tostring(L, -1));
-      lua_remove(L, -2);
-      luaL_addvalue(&b);
-    } else {
-      lua_pop(L, 1);
-    }
+    if (add_fault(L, &b, base + 1 + i, first)) first = 0;
+    if (i == n && n == CHAIN_MAX) luaL_addstring(&b, "\n\t...");
   }
   luaL_pushresult(&b);
   lua_replace(L, base + 1);

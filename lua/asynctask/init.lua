@@ -38,6 +38,7 @@ local task = {
   dump = core.dump,
   stats = core.stats,
   run = core.par and core.par.run,
+  thread = core.par and core.par.thread,
   _VERSION = "asynctask 0.1.0",
 }
 

@@ -420,6 +420,16 @@ describe("cancel", function()
     assert.are.equal("faulted", t:status())
   end)
 
+  it("S12: an error in a handler of a cancelled task faults it", function()
+    local t = spawn(function()
+      local _ <close> = closing(function() error("in the handler", 0) end)
+      await(never())
+    end)
+    t:cancel()
+    assert.are.same({ nil, "in the handler" }, { task.try(t) })
+    assert.are.equal("faulted", t:status())
+  end)
+
   it("S12: a task that nobody starts again is closed at its end only", function()
     local closed = false
     local s = task.source()

@@ -173,6 +173,21 @@ describe("asynctask.coroutine", function()
     assert.are.equal("settled", gen())
   end)
 
+  it("S17: on the main chunk an await inside a generator runs the loop", function()
+    local gen = co.wrap(function()
+      for i = 1, 3 do
+        co.yield(await(later(i)))
+      end
+    end)
+    local seen = {}
+    for v in gen do
+      seen[#seen + 1] = v
+    end
+    assert.are.same({ 1, 2, 3 }, seen)
+    local c = co.create(function() return await(task.delay(0.001, "slept")) end)
+    assert.are.same({ true, "slept" }, { co.resume(c) })
+  end)
+
   it("S17: one that waits is neither resumed nor closed by somebody else", function()
     local s = task.source()
     local c = co.create(function() return await(s.task) end)

@@ -284,6 +284,27 @@ describe("Task:timeout", function()
     await(shared)
   end)
 
+  it("S7: a long-lived task that many waited for with a deadline holds nothing of them", function()
+    local s = task.source()
+    local shared = spawn(function() return await(s.task) end)
+    local function round()
+      pcall(task.with_timeout, 0, await, shared)
+      local t = shared:timeout(60)
+      t:cancel()
+      task.try(t)
+    end
+    for _ = 1, 50 do round() end
+    collectgarbage()
+    collectgarbage()
+    local before = collectgarbage("count")
+    for _ = 1, 3000 do round() end
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(collectgarbage("count") - before < 64)
+    s:set_result("kept")
+    assert.are.equal("kept", await(shared))
+  end)
+
   it("S22: refuses wrong seconds at once", function()
     local t = task.from_result()
     for _, bad in ipairs({ -1, 0 / 0, "x", {} }) do

@@ -164,6 +164,17 @@ describe("await on the main chunk", function()
     assert.are.equal(1, code)
   end)
 
+  it("S16: so does it while tasks keep the loop busy", function()
+    local output, code = child.lua([[
+      local task = require "asynctask"
+      task.spawn(function() while true do task.await(task.yield()) end end)
+      os.execute("(sleep 0.2; kill -INT $PPID) &")
+      task.await(task.delay(30))
+    ]], { timeout = 20 })
+    assert.matches("interrupted", output)
+    assert.are.equal(1, code)
+  end)
+
   it("S16: it can be caught, and the loop runs on", function()
     local output, code = child.lua([[
       local task = require "asynctask"

@@ -30,6 +30,15 @@ describe("main", function()
     assert.are.equal(0, code)
   end)
 
+  it("S24: gives what the function returns, and may be called again", function()
+    local output, code = run [[
+      print(task.main(function() return await(task.delay(0.001, 1, nil, 3)) end))
+      print(task.main(task.delay, 0.001, "flat"))
+    ]]
+    assert.are.equal("1\tnil\t3\nflat\n", output)
+    assert.are.equal(0, code)
+  end)
+
   it("S24: an error exits with 1 and prints one traceback through every await", function()
     local output, code = run [[
       local function leaf()

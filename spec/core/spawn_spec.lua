@@ -91,6 +91,28 @@ describe("spawn", function()
     assert.are.same(wanted, order)
   end)
 
+  it("S3: an error comes up through 100,000 tasks", function()
+    local n = os.getenv("ASYNCTASK_SANITIZER") and 10000 or 100000
+    local err = {}
+    local function deep(left)
+      if left == 0 then
+        error(err)
+      end
+      return 1 + await(spawn(deep, left - 1))
+    end
+    do
+      local t = spawn(deep, n)
+      assert.are.equal(err, t:error())
+      assert.is_string(t:traceback())
+    end
+    collectgarbage()
+    collectgarbage()
+  end)
+
+  it("S1: takes await itself as the function", function()
+    assert.are.same({ "a", "b" }, { await(spawn(await, task.delay(0.001, "a", "b"))) })
+  end)
+
   it("S1: keeps the results and errors of deeply nested starts apart", function()
     local function deep(n)
       if n == 100 then
