@@ -1,4 +1,5 @@
-/* buffer.c - a queue of bytes. Owns its memory; no Lua; any thread, one at a time.
+/* buffer.c - a queue of bytes. Owns its memory, calls nothing but malloc; no Lua; any thread, one at
+** a time.
 ** Invariant: `bytes` points into `memory` or at borrowed memory, and size bytes follow it. */
 #include "base/buffer.h"
 

@@ -202,12 +202,13 @@ static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
       (void)lua_gc(L, LUA_GCCOLLECT);
       alive = at_sched_has_work(rt);
     }
-    interrupted = L == rt->main && lua_gethook(L) != rt->hook;
+    interrupted = lua_gethook(rt->main) != rt->hook;
   }
   if (ticking && rt->uv != NULL) (void)uv_timer_stop(&rt->uv->tick);
   rt->pumping--;
   rt->wanted = outer;
   lua_settop(L, 1);
+  if (interrupted && L != rt->main) return luaL_error(L, "interrupted!"); /* main's hook stays armed */
   if (interrupted) { /* the interrupt is a hook on this thread: any call runs it */
     lua_pushcfunction(L, noop);
     lua_call(L, 0, 0);
@@ -244,7 +245,8 @@ static int await_task(lua_State *L, at_runtime *rt, at_task *t, int mode) {
   at_coro *c = rt->current;
   if (at_task_settled(t)) return await_settled(L, rt, t, mode);
   if (!at_await_can_yield(L, rt)) {
-    if (rt->running != NULL || (L != rt->main && lua_isyieldable(L))) return refuse(L, rt);
+    if (rt->running != NULL || (L != rt->main && L != rt->generator && lua_isyieldable(L)))
+      return refuse(L, rt);
     if (at_op_refused(rt)) return cancelled(L, rt);
     return pump(L, rt, t, mode);
   }

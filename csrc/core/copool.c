@@ -17,9 +17,7 @@ static int new_cell(at_runtime *rt) {
     rt->cell_capacity = capacity;
   }
   i = rt->cell_count++;
-  rt->cells[i].u.task = NULL;
-  rt->cells[i].slot = 0;
-  rt->cells[i].next = AT_CELL_UNUSED;
+  rt->cells[i].ref = 0;
   return i;
 }
 
@@ -30,24 +28,23 @@ int at_copool_take(lua_State *L, at_runtime *rt, lua_State **co) {
     at_cell *cell = &rt->cells[number];
     rt->idle_first = cell->next;
     rt->idle_count--;
-    *co = cell->u.idle;
-    cell->u.task = NULL;
-    cell->next = AT_CELL_BUSY;
+    *co = (lua_State *)cell->ref;
+    cell->ref = 1;
     if (lua_status(*co) == LUA_OK && lua_gettop(*co) == 1) return number;
     at_copool_put(rt, number, *co, 0); /* somebody who kept the thread resumed or closed it */
   }
   luaL_checkstack(L, 2, "coroutine");
   thread = lua_newthread(L);
   slot = at_anchor(L, rt);
-  number = rt->free_cell >= 0 ? rt->free_cell : new_cell(rt);
-  if (number < 0) {
+  number = rt->free_cell;
+  if (number >= 0) {
+    rt->free_cell = rt->cells[number].next;
+  } else if ((number = new_cell(rt)) < 0) {
     at_unanchor(rt, slot);
     luaL_error(L, "not enough memory");
   }
-  if (number == rt->free_cell) rt->free_cell = AT_CELL_UNUSED - 1 - rt->cells[number].next;
-  rt->cells[number].u.task = NULL;
+  rt->cells[number].ref = 1;
   rt->cells[number].slot = slot;
-  rt->cells[number].next = AT_CELL_BUSY;
   at_fixed_push(thread, rt, AT_A_BODY);
   *co = thread;
   return number;
@@ -56,26 +53,25 @@ int at_copool_take(lua_State *L, at_runtime *rt, lua_State **co) {
 void at_copool_put(at_runtime *rt, int number, lua_State *co, int reusable) {
   at_cell *cell = &rt->cells[number];
   if (reusable && rt->idle_count < AT_IDLE_LIMIT) {
-    cell->u.idle = co;
+    cell->ref = (uintptr_t)co;
     cell->next = rt->idle_first;
     rt->idle_first = number;
     rt->idle_count++;
     return;
   }
   at_unanchor(rt, cell->slot);
-  cell->u.task = NULL;
-  cell->next = AT_CELL_UNUSED - 1 - rt->free_cell; /* below AT_CELL_UNUSED: in the free list */
+  cell->ref = 0;
+  cell->next = rt->free_cell;
   rt->free_cell = number;
 }
 
 void at_copool_close(at_runtime *rt) {
   int i;
   for (i = 0; i < rt->cell_count; i++) { /* tasks that the state leaves behind */
-    const at_cell *cell = &rt->cells[i];
-    if (cell->next == AT_CELL_BUSY && cell->u.task != NULL && cell->u.task->ext != NULL) {
-      free(cell->u.task->ext);
-      cell->u.task->ext = NULL;
-    }
+    at_coro *c = at_cell_task(&rt->cells[i]);
+    if (c == NULL || c->ext == NULL) continue;
+    free(c->ext);
+    c->ext = NULL;
   }
   free(rt->cells);
   rt->cells = NULL;

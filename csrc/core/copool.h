@@ -8,19 +8,20 @@
 
 #define AT_IDLE_LIMIT 1024 /* coroutines kept for reuse */
 
-/* One for each coroutine that exists, by number. */
+/* One for each number of a coroutine. */
 typedef struct at_cell {
+  uintptr_t ref; /* idle: the lua_State; busy: the at_coro with bit 0 set, 1 before it is known; else 0 */
+  int slot;      /* anchor of the coroutine, or of the task that holds it */
   union {
-    lua_State *idle; /* next >= -1 */
-    at_coro *task;   /* next == AT_CELL_BUSY: the task that runs on it */
-  } u;
-  int slot; /* anchor of the coroutine */
-  int next; /* idle: the next idle cell or -1; AT_CELL_BUSY; below that: no coroutine, the next such
-            ** cell as AT_CELL_UNUSED - 1 - next */
+    int next;       /* idle, or without a coroutine: the next such cell, -1 at the end */
+    uint32_t since; /* busy: when the task was made, in milliseconds (wraps around) */
+  };
 } at_cell;
 
-#define AT_CELL_BUSY (-2)
-#define AT_CELL_UNUSED (-3)
+/* The task of a busy cell, or NULL. */
+static inline at_coro *at_cell_task(const at_cell *cell) {
+  return cell->ref & 1 ? (at_coro *)(cell->ref & ~(uintptr_t)1) : NULL;
+}
 
 /* [-0, +0, m] takes a coroutine (its number) whose stack holds the body function; its cell is busy
 ** with no task yet. */

@@ -48,11 +48,13 @@ enum { FAILED = -1, AWAITS = -2, KILLED = -3 };
 ** L's top), FAILED (the error at L's top), or L has to yield outward: AWAITS, or KILLED when par
 ** stopped the task (co's pending variables are closed). */
 static int step(lua_State *L, at_runtime *rt, lua_State *co, int n) {
-  lua_State *running = rt->running, *executing = rt->executing;
+  lua_State *running = rt->running, *executing = rt->executing, *generator = rt->generator;
   int status, results;
   if (running == L && lua_isyieldable(L)) rt->running = co;
+  if (running == NULL && (L == rt->main || L == generator)) rt->generator = co;
   rt->executing = co;
   status = lua_resume(co, L, n, &results);
+  rt->generator = generator;
   rt->running = running;
   rt->executing = executing;
   if (status == LUA_YIELD && rt->yielding) return AWAITS;

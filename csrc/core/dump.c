@@ -45,8 +45,7 @@ static void push_awaited(lua_State *L, at_runtime *rt, const at_coro *c) {
 }
 
 static at_coro *live(const at_runtime *rt, int i) {
-  const at_cell *cell = &rt->cells[i];
-  at_coro *c = cell->next == AT_CELL_BUSY ? cell->u.task : NULL;
+  at_coro *c = at_cell_task(&rt->cells[i]);
   return c != NULL && !at_task_settled(&c->task) ? c : NULL;
 }
 
@@ -157,7 +156,7 @@ static int l_stats(lua_State *L) {
   int i, tasks = 0, coroutines = 0;
   for (i = 0; i < rt->cell_count; i++) {
     tasks += live(rt, i) != NULL;
-    coroutines += rt->cells[i].next >= AT_CELL_BUSY;
+    coroutines += rt->cells[i].ref != 0;
   }
   lua_createtable(L, 0, 8);
   set_integer(L, "tasks", tasks);

@@ -20,12 +20,15 @@
 #include "core/sched.h"
 
 #define SPIN_LOOKS 32 /* looks at the stack between two looks at the clock */
+#define SPIN_TRIES 8  /* spins in vain, one after another, before there are none */
+#define SPIN_PAUSE 64 /* for so many waits */
 
 struct at_inbox {
   _Atomic(at_mail *) head; /* newest first; &closed_mark: nobody takes any more */
   atomic_int refs;
   atomic_int spinning;     /* the loop thread looks at `head` by itself */
   at_runtime *rt;          /* loop thread only */
+  int misses;              /* loop thread only: spins in vain, and waits without a spin since */
 #ifdef __linux__
   int fd;                  /* owned; written by any thread */
   uv_poll_t handle;        /* loop thread only */
@@ -214,12 +217,21 @@ static int cpus_allowed(void) {
   return n;
 }
 
+/* Spins only while that pays: on a busy machine both threads may share a processor, and then it only
+** keeps the other from answering. */
+static int spin_pays(at_inbox *inbox) {
+  if (inbox->misses < SPIN_TRIES) return 1;
+  if (++inbox->misses < SPIN_TRIES + SPIN_PAUSE) return 0;
+  inbox->misses = 0;
+  return 1;
+}
+
 int at_inbox_spin(at_runtime *rt, int microseconds) {
   at_inbox *inbox = rt->inbox;
   uint64_t end;
   if (inbox == NULL) return 0;
   if (take_and_receive(inbox)) return 1;
-  if (microseconds <= 0 || cpus_allowed() < 2) return 0;
+  if (microseconds <= 0 || cpus_allowed() < 2 || !spin_pays(inbox)) return 0;
   atomic_store(&inbox->spinning, 1);
   end = uv_hrtime() + (uint64_t)microseconds * 1000;
   do {
@@ -227,7 +239,12 @@ int at_inbox_spin(at_runtime *rt, int microseconds) {
     for (i = 0; i < SPIN_LOOKS && !at_inbox_waiting(inbox); i++) relax();
   } while (!at_inbox_waiting(inbox) && uv_hrtime() < end);
   atomic_store(&inbox->spinning, 0);
-  return take_and_receive(inbox); /* what came before the store woke nobody */
+  if (!take_and_receive(inbox)) { /* what came before the store woke nobody */
+    inbox->misses++;
+    return 0;
+  }
+  inbox->misses = 0;
+  return 1;
 }
 
 void at_inbox_ref(at_runtime *rt, int on) {

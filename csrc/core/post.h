@@ -24,7 +24,8 @@ void at_inbox_release(at_inbox *inbox);      /* any thread */
 /* Loop thread: takes what has arrived without waiting for the wake-up. True if there was mail. */
 int at_inbox_poll(at_runtime *rt);
 /* Loop thread, before it would block: as at_inbox_poll, but looks for up to so many microseconds (not
-** at all on one CPU); meanwhile senders need no system call. The caller enters the scheduler. */
+** at all on one CPU, or while it has not paid); senders need no system call meanwhile. The caller
+** enters the scheduler. */
 int at_inbox_spin(at_runtime *rt, int microseconds);
 /* True if mail is waiting (no lock: for spinning). */
 int at_inbox_waiting(const at_inbox *inbox);

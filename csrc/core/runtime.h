@@ -69,6 +69,7 @@ struct at_runtime {
   unsigned char host_driven; /* the host runs the loop: the main chunk must not pump */
   lua_Hook hook;   /* the main thread's when it began to pump: another one is an interrupt */
   at_task *wanted; /* what the main chunk pumps for */
+  lua_State *generator; /* coroutine.c's innermost generator on the main chunk: it may pump, too */
   lua_State *executing; /* the innermost coroutine that runs now: what an interruption has to hit */
   unsigned char abandoned; /* par: interrupted for good; what was stopped is left as it is */
   void (*entered)(at_runtime *rt); /* par: called when the loop enters the scheduler; or NULL */

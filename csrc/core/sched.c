@@ -383,7 +383,8 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int h
   if (ring != NULL && at_ring_add_coro(rt, ring, c) < 0) luaL_error(L, "not enough memory");
   if (rt->current->ext != NULL && rt->current->ext->locals != 0) at_locals_inherit(L, rt, c);
   rt->loading = outer;
-  rt->cells[number].u.task = c;
+  rt->cells[number].ref = (uintptr_t)c | 1;
+  rt->cells[number].since = (uint32_t)(rt->virtual_clock ? rt->now / 1000000 : uv_now(rt->loop));
   if (how == 0 && rt->nest < AT_NEST_LIMIT) {
     run(rt, L, c, n + 2);
     return c;

@@ -107,7 +107,8 @@ static int l_net_resolve(lua_State *L) {
       int i = 0;
       const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
       while (names[i] != NULL && strcmp(names[i], name) != 0) i++;
-      luaL_argcheck(L, names[i] != NULL, 2, "option 'family': \"ipv4\", \"ipv6\" or \"any\" expected");
+      luaL_argcheck(L, names[i] != NULL, 2,
+                    "option 'family': \"ipv4\", \"ipv6\" or \"any\" expected");
       family = families[i];
     }
     lua_pop(L, 1);

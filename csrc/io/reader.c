@@ -51,7 +51,8 @@ static void reading_release(at_op *op) {
   at_stream_drop(s); /* may free s and its own one */
 }
 
-static const at_opclass read_class = {"read", reading_push, reading_cancel, reading_release, NULL, 0};
+static const at_opclass read_class = {"read", reading_push, reading_cancel, reading_release,
+                                      NULL, 0};
 
 /* Ends the waiting read. No Lua. */
 static void answer(at_stream *s, int status) {

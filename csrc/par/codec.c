@@ -11,6 +11,8 @@
 
 #include "base/error.h"
 
+#define CODE_MT "asynctask.code"
+
 /* ---- bytecode and messages: any thread ---- */
 
 void at_code_release(at_code *code) {
@@ -37,6 +39,75 @@ void at_message_move(at_message *to, at_message *from) {
   at_message_free(to);
   *to = *from;
   memset(from, 0, sizeof *from);
+}
+
+/* ---- the bytecode of a state's functions, remembered by function ---- */
+
+int at_codec_no_memory(lua_State *L) {
+  lua_pushliteral(L, "not enough memory");
+  return lua_error(L);
+}
+
+static int l_code_gc(lua_State *L) {
+  at_code **box = (at_code **)lua_touserdata(L, 1);
+  if (*box != NULL) at_code_release(*box);
+  *box = NULL;
+  return 0;
+}
+
+static int write_code(lua_State *L, const void *bytes, size_t n, void *ud) {
+  at_code *code = (at_code *)ud;
+  (void)L;
+  if (code->capacity - code->size < n) {
+    size_t capacity = code->capacity * 2 + n + 200;
+    char *p = (char *)realloc(code->bytes, capacity);
+    if (p == NULL) return 1;
+    code->bytes = p;
+    code->capacity = capacity;
+  }
+  memcpy(code->bytes + code->size, bytes, n);
+  code->size += n;
+  return 0;
+}
+
+/* [-0, +1, m] pushes the holder of the bytecode of the Lua function at `index`. */
+static at_code *dump(lua_State *L, int index) {
+  static atomic_llong last_id;
+  at_code *code, **box = (at_code **)lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  if (luaL_newmetatable(L, CODE_MT)) {
+    lua_pushcfunction(L, l_code_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  *box = code = (at_code *)calloc(1, sizeof *code);
+  if (code == NULL) at_codec_no_memory(L);
+  atomic_init(&code->refs, 1);
+  code->id = (lua_Integer)atomic_fetch_add(&last_id, 1) + 1;
+  lua_pushvalue(L, index);
+  if (lua_dump(L, write_code, code, 0) != 0) at_codec_no_memory(L);
+  lua_pop(L, 1);
+  return code;
+}
+
+at_code *at_code_remembered(lua_State *L, int codec, int index) {
+  at_code **box;
+  lua_getiuservalue(L, codec, AT_CODEC_CODES);
+  lua_pushvalue(L, index);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  box = (at_code **)lua_touserdata(L, -1);
+  return box ? *box : NULL;
+}
+
+at_code *at_code_make(lua_State *L, int codec, int index) {
+  at_code *code = dump(L, index); /* stack: holder */
+  lua_getiuservalue(L, codec, AT_CODEC_CODES);
+  lua_pushvalue(L, index);
+  lua_pushvalue(L, -3);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+  return code;
 }
 
 /* ---- the set of values met: open addressing, emptied by counting rounds ---- */

@@ -92,7 +92,15 @@ int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m);
 /* [-0, +0, -] for the caller, after at_decode has raised. */
 void at_decode_end(lua_State *L, at_codec *c);
 
-/* codec.c for encode.c: the names by which values are known. */
+/* codec.c for encode.c. */
+/* [-0, +0, m] raises what Lua raises when it has no memory. */
+int at_codec_no_memory(lua_State *L);
+/* [-0, +1, m] pushes the holder of the bytecode of the Lua function at `index`, or nil (NULL). */
+at_code *at_code_remembered(lua_State *L, int codec, int index);
+/* [-0, +1, m] the same, made now and remembered. */
+at_code *at_code_make(lua_State *L, int codec, int index);
+
+/* The names by which values are known. */
 /* [-0, +0, m] looks whether package.loaded has changed; collects the names again if so, or `force`. */
 void at_codec_refresh(lua_State *L, at_codec *c, int codec, int force);
 /* True if `p` may have a name. */

@@ -12,7 +12,6 @@
 
 #define DEPTH_MAX 60    /* C recursion; a level takes some 300 bytes and 4 slots of the Lua stack */
 #define STEPS_SHOWN 12  /* of a path in an error */
-#define CODE_MT "asynctask.code"
 
 enum step_kind { STEP_ROOT, STEP_DEEP, STEP_FIELD, STEP_KEY, STEP_UPVALUE };
 
@@ -37,22 +36,16 @@ static void encode_value(encoder *e, int index, const step *at);
 
 /* ---- bytes ---- */
 
-/* [-0, +0, m] */
-static int no_memory(lua_State *L) {
-  lua_pushliteral(L, "not enough memory");
-  return lua_error(L);
-}
-
 /* [-0, +0, m] room for n more bytes. */
 static char *reserve(encoder *e, size_t n) {
   at_message *m = &e->c->message;
   if (m->capacity - m->size < n) {
     size_t capacity = m->capacity ? m->capacity * 2 : 256;
     char *data;
-    if (n > (size_t)-1 / 4 - m->size) no_memory(e->L);
+    if (n > (size_t)-1 / 4 - m->size) at_codec_no_memory(e->L);
     if (capacity < m->size + n) capacity = m->size + n;
     data = (char *)realloc(m->data, capacity);
-    if (data == NULL) no_memory(e->L);
+    if (data == NULL) at_codec_no_memory(e->L);
     m->data = data;
     m->capacity = capacity;
   }
@@ -182,7 +175,7 @@ static int refer(encoder *e, const void *p) {
   int fresh;
   size_t *place = at_seen_at(&e->c->seen, p, &fresh);
   uint64_t offset;
-  if (place == NULL) no_memory(e->L);
+  if (place == NULL) at_codec_no_memory(e->L);
   if (fresh) {
     *place = m->size;
     return 0;
@@ -299,76 +292,13 @@ static void encode_table(encoder *e, int index, const step *at) {
 
 /* ---- functions ---- */
 
-static int l_code_gc(lua_State *L) {
-  at_code **box = (at_code **)lua_touserdata(L, 1);
-  if (*box != NULL) at_code_release(*box);
-  *box = NULL;
-  return 0;
-}
-
-static int write_code(lua_State *L, const void *bytes, size_t n, void *ud) {
-  at_code *code = (at_code *)ud;
-  (void)L;
-  if (code->capacity - code->size < n) {
-    size_t capacity = code->capacity * 2 + n + 200;
-    char *p = (char *)realloc(code->bytes, capacity);
-    if (p == NULL) return 1;
-    code->bytes = p;
-    code->capacity = capacity;
-  }
-  memcpy(code->bytes + code->size, bytes, n);
-  code->size += n;
-  return 0;
-}
-
-/* [-0, +1, m] pushes the holder of the bytecode of the Lua function at `index`. */
-static at_code *dump(lua_State *L, int index) {
-  static atomic_llong last_id;
-  at_code *code, **box = (at_code **)lua_newuserdatauv(L, sizeof *box, 0);
-  *box = NULL;
-  if (luaL_newmetatable(L, CODE_MT)) {
-    lua_pushcfunction(L, l_code_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
-  *box = code = (at_code *)calloc(1, sizeof *code);
-  if (code == NULL) no_memory(L);
-  atomic_init(&code->refs, 1);
-  code->id = (lua_Integer)atomic_fetch_add(&last_id, 1) + 1;
-  lua_pushvalue(L, index);
-  if (lua_dump(L, write_code, code, 0) != 0) no_memory(L);
-  lua_pop(L, 1);
-  return code;
-}
-
-/* [-0, +1, m] pushes the remembered holder of the function's bytecode, or nil. */
-static at_code *remembered(encoder *e, int index) {
-  at_code **box;
-  lua_getiuservalue(e->L, e->codec, AT_CODEC_CODES);
-  lua_pushvalue(e->L, index);
-  lua_rawget(e->L, -2);
-  lua_remove(e->L, -2);
-  box = (at_code **)lua_touserdata(e->L, -1);
-  return box ? *box : NULL;
-}
-
-static at_code *remember(encoder *e, int index) {
-  at_code *code = dump(e->L, index); /* stack: holder */
-  lua_getiuservalue(e->L, e->codec, AT_CODEC_CODES);
-  lua_pushvalue(e->L, index);
-  lua_pushvalue(e->L, -3);
-  lua_rawset(e->L, -3);
-  lua_pop(e->L, 1);
-  return code;
-}
-
 /* [-0, +0, m] the message refers to the bytecode; returns its index there. */
 static uint32_t add_code(encoder *e, at_code *code) {
   at_message *m = &e->c->message;
   if (m->code_count == m->code_capacity) {
     int capacity = m->code_capacity ? m->code_capacity * 2 : 2;
     at_code **codes = (at_code **)realloc(m->codes, (size_t)capacity * sizeof *codes);
-    if (codes == NULL) no_memory(e->L);
+    if (codes == NULL) at_codec_no_memory(e->L);
     m->codes = codes;
     m->code_capacity = capacity;
   }
@@ -403,7 +333,7 @@ static void encode_upvalues(encoder *e, int index, size_t offset, const step *at
   for (i = 1; (name = lua_getupvalue(L, index, i)) != NULL; i++) {
     step upvalue = {at, STEP_UPVALUE, 0, name};
     size_t *place = at_seen_at(&e->c->seen, lua_upvalueid(L, index, i), &fresh);
-    if (place == NULL) no_memory(L);
+    if (place == NULL) at_codec_no_memory(L);
     if (fresh) {
       *place = offset << 8 | (size_t)(i - 1);
       put_tag(e, AT_T_NEWUP);
@@ -435,11 +365,11 @@ static void encode_function(encoder *e, int index, const step *at) {
     if (!write_name(e, index, p)) refuse(e, index, at);
     return;
   }
-  code = remembered(e, index); /* stack: holder or nil */
+  code = at_code_remembered(L, e->codec, index); /* stack: holder or nil */
   if (code == NULL) {
     lua_pop(L, 1);
     if (write_name(e, index, p)) return;
-    code = remember(e, index);
+    code = at_code_make(L, e->codec, index);
   }
   offset = e->c->message.size;
   if (refer(e, p)) {
