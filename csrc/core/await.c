@@ -198,7 +198,7 @@ static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
       ticking = 1;
     }
     alive = at_runtime_pump(rt, 1);
-    if (!alive) { /* an abandoned source faults its task (S14) rather than hang it */
+    if (!alive && !at_task_settled(t)) { /* an abandoned source faults its task (S14) rather than hang it */
       (void)lua_gc(L, LUA_GCCOLLECT);
       alive = at_sched_has_work(rt);
     }

@@ -194,8 +194,8 @@ static void cancel_pending(at_runtime *rt) {
   int slot;
   for (slot = AT_SLOT_LAST; slot <= rt->slots; slot++) {
     at_task *t;
-    if (lua_rawgeti(rt->A, AT_A_ANCHORS, slot) == LUA_TUSERDATA &&
-        (t = at_task_test(rt->A, rt, -1)) != NULL && !at_task_settled(t) &&
+    at_anchor_push(rt->A, rt, slot);
+    if ((t = at_task_test(rt->A, rt, -1)) != NULL && !at_task_settled(t) &&
         (t->kind == AT_OP || t->kind == AT_COMBINE) && at_leaf_of(t)->u.op != NULL)
       at_op_cancel(rt, t);
     lua_pop(rt->A, 1);

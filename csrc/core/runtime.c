@@ -1,8 +1,8 @@
 /* runtime.c - the runtime of one state: loop, anchors, closables, ordered teardown.
 ** Owns the runtime's userdata (made first, so finalized last), the two service threads and the
 ** malloc'd at_loop. Loop thread only.
-** Invariant: thread A never runs; index 1 of its stack is the anchor table for ever, and writing to
-** an existing slot allocates nothing, so at_unanchor works in any uv callback. */
+** Invariant: thread A never runs; its stack holds the anchor table for ever, and writing to an existing
+** slot allocates nothing, so at_unanchor works in any uv callback. */
 #include "core/runtime.h"
 
 #include <dlfcn.h>
@@ -31,16 +31,31 @@ void at_fixed_push(lua_State *L, at_runtime *rt, int which) {
   lua_xmove(rt->A, L, 1);
 }
 
-/* Adds free slots to the anchor table. Each step leaves table and free list sound. */
-static void grow_anchors(lua_State *L, at_runtime *rt) {
-  int more = rt->slots < 64 ? 64 : rt->slots;
-  luaL_checkstack(L, 3, "anchors");
-  at_fixed_push(L, rt, AT_A_ANCHORS);
-  while (more-- > 0) {
-    lua_pushinteger(L, rt->free_slot);
-    lua_rawseti(L, -2, rt->slots + 1);
-    rt->free_slot = ++rt->slots;
+/* The anchor table is a list of chunks, so that a hundred thousand anchors are never copied at once and
+** the collector visits them piece by piece. Makes the chunk of `slot` A's current one; returns its key. */
+static lua_Integer select_chunk(at_runtime *rt, int slot) {
+  int chunk = (slot - 1) / AT_CHUNK;
+  if (chunk != rt->chunk) {
+    lua_rawgeti(rt->A, AT_A_ANCHORS, chunk + 1);
+    lua_replace(rt->A, AT_A_CHUNK);
+    rt->chunk = chunk;
   }
+  return (slot - 1) % AT_CHUNK + 1;
+}
+
+/* Adds a chunk of free slots. It is complete before it is linked: an error leaves all as it was. */
+static void grow_anchors(lua_State *L, at_runtime *rt) {
+  int first = rt->slots + 1, i;
+  luaL_checkstack(L, 4, "anchors");
+  at_fixed_push(L, rt, AT_A_ANCHORS);
+  lua_createtable(L, AT_CHUNK, 0);
+  for (i = 0; i < AT_CHUNK; i++) {
+    lua_pushinteger(L, i + 1 < AT_CHUNK ? first + i + 1 : rt->free_slot);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_rawseti(L, -2, rt->slots / AT_CHUNK + 1);
+  rt->slots += AT_CHUNK;
+  rt->free_slot = first;
   lua_pop(L, 1);
 }
 
@@ -48,7 +63,7 @@ int at_anchor(lua_State *L, at_runtime *rt) {
   int slot;
   if (rt->free_slot == 0) grow_anchors(L, rt);
   slot = rt->free_slot;
-  lua_rawgeti(rt->A, AT_A_ANCHORS, slot);
+  lua_rawgeti(rt->A, AT_A_CHUNK, select_chunk(rt, slot));
   rt->free_slot = (int)lua_tointeger(rt->A, -1);
   lua_pop(rt->A, 1);
   at_anchor_set(L, rt, slot);
@@ -56,19 +71,22 @@ int at_anchor(lua_State *L, at_runtime *rt) {
 }
 
 void at_anchor_push(lua_State *L, at_runtime *rt, int slot) {
-  lua_rawgeti(rt->A, AT_A_ANCHORS, slot);
+  lua_rawgeti(rt->A, AT_A_CHUNK, select_chunk(rt, slot));
   lua_xmove(rt->A, L, 1);
 }
 
 void at_anchor_set(lua_State *L, at_runtime *rt, int slot) {
+  lua_Integer key = select_chunk(rt, slot);
   lua_xmove(L, rt->A, 1);
-  lua_rawseti(rt->A, AT_A_ANCHORS, slot);
+  lua_rawseti(rt->A, AT_A_CHUNK, key);
 }
 
 void at_unanchor(at_runtime *rt, int slot) {
+  lua_Integer key;
   if (rt == NULL || slot == 0) return;
+  key = select_chunk(rt, slot);
   lua_pushinteger(rt->A, rt->free_slot);
-  lua_rawseti(rt->A, AT_A_ANCHORS, slot);
+  lua_rawseti(rt->A, AT_A_CHUNK, key);
   rt->free_slot = slot;
 }
 
@@ -207,7 +225,11 @@ static void open_anchors(lua_State *L, at_runtime *rt, int self) {
   lua_rawseti(L, -2, 2);
   lua_setiuservalue(L, self, 1);
   if (!lua_checkstack(rt->A, 40) || !lua_checkstack(rt->L, 40)) luaL_error(L, "out of memory");
-  lua_createtable(L, 64, 0);
+  lua_newtable(L);
+  lua_xmove(L, rt->A, 1); /* AT_A_ANCHORS */
+  lua_pushnil(rt->A);     /* AT_A_CHUNK */
+  rt->chunk = -1;
+  grow_anchors(L, rt);
   for (slot = 1; slot < AT_SLOT_LAST; slot++) {
     if (slot == AT_SLOT_NAMES || slot == AT_SLOT_ERRORS || slot == AT_SLOT_WAITING)
       new_weak_table(L, "k");
@@ -217,10 +239,8 @@ static void open_anchors(lua_State *L, at_runtime *rt, int self) {
       lua_newtable(L);
     else
       lua_pushboolean(L, 0);
-    lua_rawseti(L, -2, slot);
+    (void)at_anchor(L, rt); /* the first slots, in order */
   }
-  rt->slots = AT_SLOT_LAST - 1;
-  lua_xmove(L, rt->A, 1);
 }
 
 void at_runtime_setfuncs(lua_State *L, at_runtime *rt, const luaL_Reg *functions) {

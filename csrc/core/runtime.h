@@ -81,6 +81,7 @@ struct at_runtime {
   unsigned char notifying;
 
   /* anchors (runtime.c) */
+  int chunk;            /* number of the chunk at AT_A_CHUNK, -1: none */
   int free_slot, slots; /* first free slot (0: none), slots in the table */
 
   /* copool.c */
@@ -132,7 +133,8 @@ enum {
   AT_SLOT_WAITING,     /* weak keys: coroutine -> true while an await inside it waits */
   AT_SLOT_LAST
 };
-enum { AT_A_ANCHORS = 1, AT_A_TASK_MT, AT_A_BODY, AT_A_AWAIT, AT_A_FLAT, AT_A_LAST };
+#define AT_CHUNK 256 /* slots in a chunk of the anchor table */
+enum { AT_A_ANCHORS = 1, AT_A_CHUNK, AT_A_TASK_MT, AT_A_BODY, AT_A_AWAIT, AT_A_FLAT, AT_A_LAST };
 
 /* The runtime of the C function that runs (its first upvalue). */
 #define at_rt(L) ((at_runtime *)lua_touserdata(L, lua_upvalueindex(1)))
