@@ -535,7 +535,8 @@ static int body_k(lua_State *L, int status, lua_KContext awaited) {
 
 /* stack: handler f args... */
 static int l_body(lua_State *L) {
-  if (L != at_rt(L)->running) return luaL_error(L, "cannot resume dead coroutine"); /* a stranger */
+  if (lua_tocfunction(L, 1) != at_fault_handler) /* a stranger resumed an idle coroutine */
+    return luaL_error(L, "cannot resume dead coroutine");
   return body_k(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, body_k), 0);
 }
 
