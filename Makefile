@@ -108,7 +108,7 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan valgrind bench clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan valgrind bench bench-files bench-echo soak-net clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -171,36 +171,51 @@ bench: all ## measure beside plain coroutines (and luv, cqueues where installed)
 	$(call need,$(LUA),Lua 5.4,bench)
 	$(Q)$(RUN) $(LUA) bench/core.lua $(ARGS)
 
+bench-files: all ## measure files beside io, luv, node and C; ARGS= chooses (pattern scale)
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/files.lua $(ARGS)
+
+bench-echo: all ## measure TCP echo beside C on libuv, luv, node and Go; ARGS= chooses (seconds rounds)
+	$(call need,$(LUA),Lua 5.4,bench)
+	@mkdir -p $(BUILD)/echo
+	$(Q)$(RUN) $(LUA) bench/echo/run.lua $(OUT)/echo $(ARGS)
+
+soak-net: all ## connect, echo and close a million times; ARGS= chooses how often
+	$(call need,$(LUA),Lua 5.4,test)
+	$(Q)$(RUN) $(LUA) bench/echo/soak.lua $(ARGS)
+
 # ---- sanitizers ------------------------------------------------------------------------------
-# The stock interpreter loads the sanitizer's runtime with LD_PRELOAD. A second preloaded library
-# makes dlclose do nothing, so that frames of the unloaded module keep their names in leak reports.
+# The stock interpreter loads the sanitizer's runtime with LD_PRELOAD, and spec/support/preload.c, which
+# says why. spec/support/child.lua hands ASYNCTASK_PRELOAD on to the Lua programs that specs start.
 
 # $(call san_make,directory below BUILD,sanitizers): make splits arguments at commas, so a variable.
 ASAN      := address,undefined
 TSAN      := thread
 san_make  = +$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/$(1) CC=$(GCC) SANITIZE=$(2) OPT='-O1 -g'
-nodlclose = $(Q)$(GCC) -Wall -shared -fPIC -o $(BUILD)/$(1)/nodlclose.so spec/support/nodlclose.c
+preload   = $(Q)$(GCC) -Wall -Wextra -O1 -shared -fPIC -o $(BUILD)/$(1)/preload.so spec/support/preload.c
+# $(call san_run,directory below BUILD,runtime,variables)
+san_run   = $(Q)P="$$($(GCC) -print-file-name=$(2)) $(OUT)/$(1)/preload.so"; \
+            $(BOUNDED) env LD_PRELOAD="$$P" ASYNCTASK_PRELOAD="$$P" $(3) ASYNCTASK_SANITIZER=$(1) \
+            ASYNCTASK_BUILD='$(OUT)/$(1)' $(LUA) spec/run.lua $(FILES)
+ASAN_ENV  := ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:handle_abort=1 \
+             UBSAN_OPTIONS=print_stacktrace=1
+TSAN_ENV  := TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:exitcode=66
 
 asan: ## run the specs under AddressSanitizer and UBSan, leaks included; FILES= chooses some
 	$(call need,$(GCC),gcc,asan)
 	$(call need,$(LUA),Lua 5.4,asan)
 	$(call need_busted,asan)
 	$(call san_make,asan,$(ASAN))
-	$(call nodlclose,asan)
-	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libasan.so) $(OUT)/asan/nodlclose.so" \
-	  ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:handle_abort=1 \
-	  UBSAN_OPTIONS=print_stacktrace=1 \
-	  ASYNCTASK_SANITIZER=asan ASYNCTASK_BUILD='$(OUT)/asan' $(BOUNDED) $(LUA) spec/run.lua $(FILES)
+	$(call preload,asan)
+	$(call san_run,asan,libasan.so,$(ASAN_ENV))
 
 tsan: ## run the specs under ThreadSanitizer; FILES= chooses some
 	$(call need,$(GCC),gcc,tsan)
 	$(call need,$(LUA),Lua 5.4,tsan)
 	$(call need_busted,tsan)
 	$(call san_make,tsan,$(TSAN))
-	$(call nodlclose,tsan)
-	$(Q)LD_PRELOAD="$$($(GCC) -print-file-name=libtsan.so) $(OUT)/tsan/nodlclose.so" \
-	  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:exitcode=66 \
-	  ASYNCTASK_SANITIZER=tsan ASYNCTASK_BUILD='$(OUT)/tsan' $(BOUNDED) $(LUA) spec/run.lua $(FILES)
+	$(call preload,tsan)
+	$(call san_run,tsan,libtsan.so,$(TSAN_ENV))
 
 VALGRIND_FILES = spec/support/short.lua
 valgrind: all ## run a short program under valgrind; a definite leak is an error

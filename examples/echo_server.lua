@@ -1,6 +1,7 @@
--- echo_server.lua [clients] - a server that sends back every line, and clients that talk to it.
+-- echo_server.lua [clients] [--threads n] - a server that sends back every line, and clients that talk to it.
 --
--- Each connection is a task of its own: its code reads as if it were alone. A program that only serves
+-- Each connection is a task of its own: its code reads as if it were alone. With --threads the connections are
+-- served on n threads that listen on one port, each with a Lua state of its own. A program that only serves
 -- would end at `await(server:serve(echo))`; this one closes the server when its clients have gone.
 
 local task = require "asynctask"
@@ -22,15 +23,27 @@ local function client(port, name)
   end
 end
 
-task.main(function(clients)
-  local server <close> = await(net.listen("127.0.0.1", 0)) -- port 0: the system chooses
-  local serving = server:serve(echo)
+local clients, threads = 3, nil
+local i = 1
+while arg[i] do
+  if arg[i] == "--threads" then
+    threads, i = math.tointeger(arg[i + 1]), i + 1
+  else
+    clients = math.tointeger(arg[i])
+  end
+  i = i + 1
+end
+
+task.main(function()
+  -- Port 0: the system chooses. `reuseport` lets each thread have a listening socket of its own.
+  local server <close> = await(net.listen("127.0.0.1", 0, { reuseport = threads ~= nil }))
+  local serving = server:serve(echo, { threads = threads })
   local port = server:sockname().port
   print("listening on port " .. port)
 
   local names = {}
-  for i = 1, clients do
-    names[i] = "client " .. i
+  for n = 1, clients do
+    names[n] = "client " .. n
   end
   await(task.for_each(names, function(name)
     return task.with_timeout(5, client, port, name)
@@ -39,4 +52,4 @@ task.main(function(clients)
   await(server:close { grace = 1 })
   await(serving)
   print "closed"
-end, tonumber(arg[1]) or 3)
+end)

@@ -6,7 +6,7 @@
 ** Wake-ups are chained: a submit wakes a thread only if none is on its way, and a thread that takes
 ** work wakes the next one if more is left; so a burst of short calls costs few wake-ups. When all
 ** threads hang and the queue does not move for STALL_MS, a supervisor doubles them beyond the size (up
-** to THREADS_HARD); a thread beyond the size ends when it finds nothing to do. */
+** to AT_BLOCKING_MAX); a thread beyond the size ends when it finds nothing to do. */
 #include "core/blocking.h"
 
 #include <errno.h>
@@ -18,7 +18,6 @@
 
 #define THREADS_MIN 4
 #define THREADS_MAX 16
-#define THREADS_HARD 256
 #define STALL_MS 20
 #define STACK_BYTES (256 * 1024)
 
@@ -138,7 +137,7 @@ static int add_thread(void) {
 /* The queue stands still: every thread hangs in its call. Under the mutex. */
 static void add_threads(void) {
   int more = pool.threads < pool.queued ? pool.threads : pool.queued;
-  while (more-- > 0 && pool.threads < THREADS_HARD)
+  while (more-- > 0 && pool.threads < AT_BLOCKING_MAX)
     if (add_thread() != 0) break; /* tried again after another interval */
 }
 
@@ -242,7 +241,7 @@ int at_blocking_size(int threads) {
   int size;
   pthread_mutex_lock(&pool.mutex);
   if (pool.size == 0) pool.size = default_size();
-  if (threads > 0) pool.size = threads > THREADS_HARD ? THREADS_HARD : threads;
+  if (threads > 0) pool.size = threads > AT_BLOCKING_MAX ? AT_BLOCKING_MAX : threads;
   size = pool.size;
   pthread_mutex_unlock(&pool.mutex);
   return size;

@@ -35,6 +35,8 @@ int at_blocking_cancel(at_op *op);
 ** it to end now, or no longer does. Loop thread. */
 void at_blocking_count(at_op *op, int on);
 
+#define AT_BLOCKING_MAX 256 /* threads, whatever happens */
+
 /* Threads at most; 0: leave as it is. Returns the number in force. Any thread. */
 int at_blocking_size(int threads);
 

@@ -242,7 +242,7 @@ static int cancel_leaf(lua_State *L, at_runtime *rt, at_task *t, int error) {
       t->flags &= (uint16_t)~AT_F_LAZY;
       at_op_cancel(rt, t);
       lua_pop(L, 1);
-      return 1;
+      return t->state == AT_CANCELLED;
     default:
       return 0;
   }

@@ -2,7 +2,9 @@
 ** cancels, callbacks.
 ** A source is a userdata; it holds its callbacks (user value 2) and knows scopes and linked sources
 ** through intrusive lists, which each leaves by itself: a source that lives for a million operations
-** does not grow. Parents do not keep children alive, nor children parents. Loop thread only. */
+** does not grow. A source keeps its parents alive (what lies between a root and a child may be named
+** nowhere else); parents keep those children only that somebody has registered a callback with. Loop
+** thread only. */
 #include "core/cancellation.h"
 
 #include <string.h>
@@ -13,10 +15,10 @@
 #include "core/sched.h"
 #include "core/timer.h"
 
-#define CANCELLATION_MT "asynctask.Cancellation"
+#define CANCELLATION_MT AT_CANCELLATION_MT
 #define REGISTRATION_MT "asynctask.Registration"
 
-enum { UV_ERROR = 1, UV_CALLBACKS, UV_LINKS };
+enum { UV_ERROR = 1, UV_CALLBACKS, UV_LINKS, UV_KEPT, UV_LAST = UV_KEPT };
 
 /* A child hangs in its parent's list through a link, which is part of the child's user value 3. */
 typedef struct tie {
@@ -29,8 +31,11 @@ typedef struct cancellation {
   at_runtime *rt;
   tie *children;
   at_scope *scopes;
+  at_relays relays; /* to other states */
+  at_feed *feed;    /* borrowed until it is dropped: from another state */
   unsigned char cancelled;
-  int self; /* anchor while a deadline is pending or a cancellation is under way */
+  int self;  /* anchor while a deadline is pending or a cancellation is under way */
+  int holds; /* registrations, and children that are kept: above 0 its parents keep it */
 } cancellation;
 
 static cancellation *check(lua_State *L) { return luaL_checkudata(L, 1, CANCELLATION_MT); }
@@ -60,6 +65,56 @@ static void stop_deadline(cancellation *c) {
   at_timer_remove(c->rt, &c->deadline.task);
   at_unanchor(c->rt, c->self);
   c->self = 0;
+}
+
+/* ---- who keeps whom ---- */
+
+/* [-0, +0, m] the parent at the top keeps, or no longer keeps, the source at `child`. */
+static void keep(lua_State *L, int child, int on) {
+  if (lua_getiuservalue(L, -1, UV_KEPT) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    if (!on) return;
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, -3, UV_KEPT);
+  }
+  lua_pushvalue(L, child);
+  if (on)
+    lua_pushboolean(L, 1);
+  else
+    lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+/* Counts it; says whether it was the first reason (or the last). */
+static int count_hold(cancellation *c, int on) {
+  if (!on && c->holds == 0) return 0; /* was cancelled meanwhile */
+  c->holds += on ? 1 : -1;
+  return c->holds == (on ? 1 : 0);
+}
+
+/* [-0, +0, m] one reason more (or less) to keep the source at the top; the first (the last) is handed on to
+** its parents. */
+static void hold(lua_State *L, int on) {
+  int source = lua_gettop(L), work = source + 1, i;
+  luaL_checkstack(L, LUA_MINSTACK, "cancellation");
+  if (!count_hold(lua_touserdata(L, source), on)) return;
+  lua_newtable(L);
+  lua_pushvalue(L, source);
+  lua_rawseti(L, work, 1);
+  for (i = 1; lua_rawgeti(L, work, i) != LUA_TNIL; i++) {
+    lua_getiuservalue(L, work + 1, UV_LINKS); /* stack: source work child links */
+    for (lua_pushnil(L); lua_next(L, work + 2); lua_pop(L, 1)) {
+      if (lua_type(L, -2) != LUA_TLIGHTUSERDATA) continue; /* a tie, not a parent */
+      keep(L, work + 1, on);
+      if (!count_hold(lua_touserdata(L, -1), on)) continue;
+      lua_pushvalue(L, -1);
+      lua_rawseti(L, work, (lua_Integer)lua_rawlen(L, work) + 1);
+    }
+    lua_settop(L, work);
+  }
+  lua_settop(L, source);
 }
 
 /* ---- cancelling ---- */
@@ -102,6 +157,7 @@ static void cancel_one(lua_State *L, at_runtime *rt, cancellation *c, int work) 
     lua_pushvalue(L, error);
     (void)at_scope_cancel(L, rt, s);
   }
+  at_relays_fire(L, &c->relays);
   start_callbacks(L, rt);
   while (c->children != NULL) {
     tie *l = c->children;
@@ -115,6 +171,14 @@ static void cancel_one(lua_State *L, at_runtime *rt, cancellation *c, int work) 
     else
       lua_rawseti(L, work, (lua_Integer)lua_rawlen(L, work) + 1);
   }
+  if (c->holds > 0) { /* the children are in the list, and this one is done */
+    c->holds = 1;
+    lua_pushvalue(L, error - 1);
+    hold(L, 0);
+    lua_pop(L, 1);
+  }
+  lua_pushnil(L);
+  lua_setiuservalue(L, error - 1, UV_KEPT);
 }
 
 /* Cancels the source at `index` and those linked to it with the error at the top. [-1] */
@@ -187,6 +251,8 @@ static void link_parent(lua_State *L, cancellation *c, int parent, int links) {
   cancellation *p = lua_touserdata(L, parent);
   tie *l = lua_newuserdatauv(L, sizeof *l, 0);
   lua_rawseti(L, links, (lua_Integer)lua_rawlen(L, links) + 1);
+  lua_pushvalue(L, parent);
+  lua_rawsetp(L, links, l);
   l->child = c;
   l->next = p->children;
   l->prev = &p->children;
@@ -194,27 +260,32 @@ static void link_parent(lua_State *L, cancellation *c, int parent, int links) {
   p->children = l;
 }
 
-/* cancellation(parent...) -> source, cancelled with the first of its parents */
-static int l_cancellation(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  int n = lua_gettop(L), i, links, self;
-  cancellation *c;
-  for (i = 1; i <= n; i++) luaL_checkudata(L, i, CANCELLATION_MT);
-  c = lua_newuserdatauv(L, sizeof *c, 3);
-  self = lua_gettop(L);
+/* [-0, +2, m] pushes a source and its table of links. */
+static cancellation *push_new(lua_State *L, at_runtime *rt) {
+  cancellation *c = lua_newuserdatauv(L, sizeof *c, UV_LAST);
+  int self = lua_gettop(L);
   memset(c, 0, sizeof *c);
   c->deadline.task.kind = AT_SOURCE_DEADLINE;
   c->deadline.task.index = -1;
   c->rt = rt;
   luaL_setmetatable(L, CANCELLATION_MT);
   lua_newtable(L);
-  links = lua_gettop(L);
-  lua_pushvalue(L, links);
+  lua_pushvalue(L, -1);
   lua_setiuservalue(L, self, UV_LINKS);
   at_anchor_push(L, rt, AT_SLOT_SOURCES);
   lua_pushvalue(L, self);
   lua_rawsetp(L, -2, c);
   lua_pop(L, 1);
+  return c;
+}
+
+/* cancellation(parent...) -> source, cancelled with the first of its parents */
+static int l_cancellation(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  int n = lua_gettop(L), i, self = n + 1, links = n + 2;
+  cancellation *c;
+  for (i = 1; i <= n; i++) luaL_checkudata(L, i, CANCELLATION_MT);
+  c = push_new(L, rt);
   for (i = 1; i <= n; i++) {
     const cancellation *p = lua_touserdata(L, i);
     if (p->cancelled && !c->cancelled) {
@@ -226,6 +297,47 @@ static int l_cancellation(lua_State *L) {
   }
   lua_settop(L, self);
   return 1;
+}
+
+void at_cancellation_new(lua_State *L, at_runtime *rt, at_feed *feed) {
+  cancellation *c;
+  luaL_checkstack(L, 8, "cancellation");
+  c = push_new(L, rt);
+  lua_pop(L, 1);
+  c->feed = feed;
+}
+
+void at_cancellation_push(lua_State *L, at_runtime *rt, const void *source) {
+  at_anchor_push(L, rt, AT_SLOT_SOURCES);
+  lua_rawgetp(L, -1, source);
+  lua_remove(L, -2);
+}
+
+void at_cancellation_cancel(lua_State *L, at_runtime *rt, int index) {
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 8, "cancellation");
+  at_cancel_push_error(L, lua_isnil(L, -1) ? 0 : lua_gettop(L));
+  (void)cancel_all(L, rt, index);
+  lua_pop(L, 1);
+}
+
+int at_cancellation_reason(lua_State *L, int index) {
+  if (!((const cancellation *)lua_touserdata(L, index))->cancelled) return 0;
+  lua_getiuservalue(L, index, UV_ERROR);
+  lua_pushliteral(L, "reason");
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  return 1;
+}
+
+at_relay *at_cancellation_relay(lua_State *L, int index) {
+  at_relay *r = ((cancellation *)lua_touserdata(L, index))->relays.first;
+  while (r != NULL && !r->own) r = r->next;
+  return r;
+}
+
+void at_cancellation_follow(lua_State *L, int index, at_relay *r) {
+  at_relays_add(&((cancellation *)lua_touserdata(L, index))->relays, r);
 }
 
 static int l_cancellation_is_cancelled(lua_State *L) {
@@ -291,38 +403,60 @@ static int l_cancellation_on_cancel(lua_State *L) {
   lua_rawseti(L, 4, *number);
   lua_pushinteger(L, *number);
   lua_setfield(L, 4, "last");
+  lua_pushvalue(L, 1);
   lua_setiuservalue(L, 3, 1);
+  lua_pushvalue(L, 1);
+  hold(L, 1);
+  lua_settop(L, 3);
   return 1;
 }
 
 /* close(): the callback will not be started any more */
 static int l_registration_close(lua_State *L) {
   lua_Integer *number = luaL_checkudata(L, 1, REGISTRATION_MT);
-  if (*number == 0) return 0;
+  lua_Integer closed = *number;
+  if (closed == 0) return 0;
+  *number = 0;
+  lua_settop(L, 1);
   lua_getiuservalue(L, 1, 1);
   lua_pushnil(L);
-  lua_rawseti(L, -2, *number);
-  if (lua_getfield(L, -1, "last") && lua_tointeger(L, -1) == *number) {
-    lua_pushinteger(L, *number - 1);
+  lua_setiuservalue(L, 1, 1);
+  if (lua_getiuservalue(L, -1, UV_CALLBACKS) != LUA_TTABLE) return 0; /* cancelled: it was started */
+  lua_pushnil(L);
+  lua_rawseti(L, -2, closed);
+  if (lua_getfield(L, -1, "last") && lua_tointeger(L, -1) == closed) {
+    lua_pushinteger(L, closed - 1);
     lua_setfield(L, -3, "last");
   }
-  *number = 0;
+  lua_settop(L, 2); /* stack: registration source */
+  hold(L, 0);
   return 0;
 }
 
 static int l_cancellation_gc(lua_State *L) {
   cancellation *c = lua_touserdata(L, 1);
-  if (c->rt == NULL || c->rt->closed) return 0;
+  if (c->feed != NULL) c->feed->drop(c->rt, c->feed);
+  c->feed = NULL;
+  if (c->rt == NULL || c->rt->closed) {
+    at_relays_drop(&c->relays);
+    return 0;
+  }
   at_timer_remove(c->rt, &c->deadline.task);
   while (c->children != NULL) unlink_child(c->children);
   while (c->scopes != NULL) at_cancellation_unlink(c->scopes);
   if (lua_getiuservalue(L, 1, UV_LINKS) == LUA_TTABLE) {
     int i;
     for (i = 1; lua_rawgeti(L, 2, i) == LUA_TUSERDATA; i++) {
-      unlink_child(lua_touserdata(L, -1));
-      lua_pop(L, 1);
+      tie *l = lua_touserdata(L, -1);
+      unlink_child(l);
+      if (c->relays.first != NULL && lua_rawgetp(L, 2, l) == LUA_TUSERDATA) {
+        cancellation *parent = lua_touserdata(L, -1);
+        if (!parent->cancelled) at_relays_hand_on(&c->relays, &parent->relays);
+      }
+      lua_settop(L, 2);
     }
   }
+  at_relays_drop(&c->relays);
   return 0;
 }
 

@@ -361,9 +361,13 @@ static void add_branch(lua_State *L, int i, int list) {
   if (lua_istable(L, i)) {
     lua_rawgeti(L, i, 1);
     lua_rawgeti(L, i, 2);
+    if (luaL_testudata(L, -2, "asynctask.SharedChannel") != NULL)
+      luaL_argerror(L, i, "a shared channel cannot be selected: send to it in a task of its own");
     if (luaL_testudata(L, -2, CHANNEL_MT) == NULL || lua_isnil(L, -1))
       luaL_argerror(L, i, "{channel, value} expected");
   } else {
+    if (lua_isuserdata(L, i) && luaL_testudata(L, i, "asynctask.SharedChannel") != NULL)
+      luaL_argerror(L, i, "a shared channel cannot be selected: receive from it in a task of its own");
     (void)check(L, i);
     lua_pushvalue(L, i);
     lua_pushnil(L);

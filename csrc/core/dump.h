@@ -6,8 +6,8 @@
 
 #pragma GCC visibility push(hidden)
 
-/* [-0, +1, m] pushes a text with a line for each live coroutine task: what it is, what it waits for,
-** and the line of Lua that waits. */
+/* [-0, +1, m] pushes a text with a line for each live coroutine task: what it is, what it waits for, the
+** line of Lua that waits, its age; and indented below it, what it waits for. */
 void at_dump_push(lua_State *L, at_runtime *rt);
 
 /* [-0, +0, m] adds tasks, dump, census to the table at the top. */

@@ -75,7 +75,7 @@ static at_fault *note(lua_State *L, at_runtime *rt, int with_frames) {
   lua_pushvalue(L, error);
   lua_setiuservalue(L, -2, UV_ERROR);
   at_anchor_push(L, rt, AT_SLOT_RAISING);
-  if (at_fault_test(L, -1) != NULL) {
+  if (with_frames && rt->raising_in == rt->current && at_fault_test(L, -1) != NULL) {
     lua_getiuservalue(L, -1, UV_ERROR);
     if (lua_rawequal(L, -1, error)) {
       lua_pushvalue(L, -2);
@@ -137,19 +137,20 @@ at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames) {
   return publish(L, rt);
 }
 
+at_fault *at_fault_noted(lua_State *L, at_runtime *rt) {
+  luaL_checkstack(L, 8, "fault");
+  if (!take_note(L, rt)) (void)note(L, rt, 0);
+  return publish(L, rt);
+}
+
 void at_fault_text(lua_State *L, at_runtime *rt) { at_anchor_set(L, rt, AT_SLOT_TEXT); }
 
-/* The error stays what it is: <close> handlers, and who called `load`, see what the handler returns. A
-** worker's jobs still want the fault itself. */
+/* The error stays what it is: <close> handlers, and who called `load`, see what the handler returns. */
 int at_fault_handler(lua_State *L) {
   at_runtime *rt = at_runtime_get(L);
   if (rt == NULL || rt->closing) return 1;
   lua_settop(L, 1);
   luaL_checkstack(L, 10, "fault");
-  if (rt->quiet) {
-    at_fault_new(L, rt, 1);
-    return 1;
-  }
   at_anchor_push(L, rt, AT_SLOT_NOTES);
   lua_pushvalue(L, 1);
   (void)note(L, rt, 1); /* stack: error notes error note */

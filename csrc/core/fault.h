@@ -26,6 +26,10 @@ typedef struct at_fault {
 ** a task itself, with those that its handler noted for this error. */
 at_fault *at_fault_new(lua_State *L, at_runtime *rt, int with_frames);
 
+/* [-1, +1, m] the same for a function of par that calls another under at_fault_handler: with the frames
+** that this noted for the error. */
+at_fault *at_fault_noted(lua_State *L, at_runtime *rt);
+
 /* [-1, +0, -] the text at the top becomes part of the next fault made of an operation (a worker's
 ** traceback). */
 void at_fault_text(lua_State *L, at_runtime *rt);

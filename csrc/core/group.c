@@ -4,7 +4,7 @@
 ** kind AT_GROUP stands for that ring where the group was made, so that cancelling there reaches the
 ** members. A scope, entered when the group is made, is what a fault interrupts the body through.
 ** Loop thread only. Invariants: a member record exists while its task is pending or its fault is kept;
-** the group is anchored while it has records. */
+** the group is anchored while it has records, and so while anybody waits for the last member. */
 #include "core/group.h"
 
 #include <stddef.h>
@@ -25,21 +25,35 @@ typedef struct member {
   struct group *group;
   at_task *task;
   int slot;            /* anchor of the task */
-  unsigned char counts; /* towards the limit */
-  struct member *next; /* held back, faulted: a list */
+  unsigned char counts;  /* towards the limit */
+  unsigned char handler; /* a call of on_error: leaving waits for it, its faults are its own */
+  struct member *next, *prev; /* in one list of the group */
 } member;
+
+typedef struct members {
+  member *head, *tail;
+} members;
+
+/* A wait for the last member. */
+typedef struct idler {
+  at_op op;
+  struct group *group; /* borrowed: a group that somebody waits for has members */
+} idler;
 
 typedef struct group {
   at_leaf leaf; /* first member: AT_GROUP, in the ring of the scope around */
   at_deferred deferred;
+  at_closable closable; /* in the runtime's list while there are records */
   at_runtime *rt;
   at_leaf *ring;
-  member *held_head, *held_tail;     /* tasks that wait for their start */
-  member *fault_head, *fault_tail;   /* faulted, in the order of settling */
-  at_op *idle;                       /* those who wait for the last member: a list through next */
+  members pending; /* tasks that run, calls of on_error */
+  members held;    /* tasks that wait for their start */
+  members faults;  /* faulted, in the order of settling */
+  at_op *idle;     /* those who wait for the last member: a list through next */
   lua_Integer limit;
   int live, running, self;           /* pending members; those that count; anchor of the group */
-  unsigned char has_handler, left, failed;
+  int handling;                      /* calls of on_error under way */
+  unsigned char has_handler, left, failed, dead; /* dead: collected, or the state closes */
 } group;
 
 at_leaf **at_group_ring(at_leaf *leaf) { return &((group *)leaf)->ring; }
@@ -53,79 +67,84 @@ static void forget(at_runtime *rt, member *m) {
   free(m);
 }
 
+static void add(members *list, member *m) {
+  m->prev = list->tail;
+  m->next = NULL;
+  if (list->tail != NULL)
+    list->tail->next = m;
+  else
+    list->head = m;
+  list->tail = m;
+}
+
+static void take_out(members *list, member *m) {
+  if (m->prev != NULL)
+    m->prev->next = m->next;
+  else
+    list->head = m->next;
+  if (m->next != NULL)
+    m->next->prev = m->prev;
+  else
+    list->tail = m->prev;
+}
+
 /* Starts tasks that were held back, as many as the limit allows. */
 static void start_held(group *g) {
-  while (g->running < g->limit && g->held_head != NULL) {
-    member *m = g->held_head;
-    g->held_head = m->next;
-    if (g->held_head == NULL) g->held_tail = NULL;
-    m->next = NULL;
+  while (g->running < g->limit && g->held.head != NULL) {
+    member *m = g->held.head;
+    take_out(&g->held, m);
+    add(&g->pending, m);
     m->counts = 1;
     g->running++;
     at_sched_release(g->rt, (at_coro *)m->task);
   }
 }
 
-static void drop_held(group *g, member *m) {
-  member **link = &g->held_head, *before = NULL;
-  while (*link != NULL && *link != m) {
-    before = *link;
-    link = &before->next;
-  }
-  if (*link == NULL) return;
-  *link = m->next;
-  if (g->held_tail == m) g->held_tail = before;
+static void keep_fault(group *g, member *m) {
+  add(&g->faults, m);
+  at_sched_defer(g->rt, &g->deferred);
 }
 
-static void last_ended(group *g) {
+/* Nothing is pending any more? Then those who wait are told. */
+static void look_around(group *g) {
   at_op *op, *next;
+  if (g->live > 0 || g->handling > 0 || (g->has_handler && g->faults.head != NULL)) return;
   for (op = g->idle; op != NULL; op = next) {
     next = op->next;
     at_op_done(op);
   }
   g->idle = NULL;
+  if (g->faults.head != NULL) return;
+  at_closable_remove(&g->closable);
+  at_unanchor(g->rt, g->self);
+  g->self = 0;
 }
 
 static void on_member(at_runtime *rt, at_waiter *w) {
   member *m = w->arg;
   group *g = m->group;
-  if (m->counts)
-    g->running--;
-  else
-    drop_held(g, m);
-  g->live--;
-  if (m->task->state == AT_FAULTED) {
-    m->next = NULL;
-    if (g->fault_tail != NULL)
-      g->fault_tail->next = m;
-    else
-      g->fault_head = m;
-    g->fault_tail = m;
-    at_sched_defer(rt, &g->deferred);
-  } else {
+  if (m->handler) {
+    g->handling--;
+    take_out(&g->pending, m);
     forget(rt, m);
+    look_around(g);
+    return;
   }
+  take_out(m->counts ? &g->pending : &g->held, m);
+  g->running -= m->counts;
+  g->live--;
+  if (m->task->state == AT_FAULTED)
+    keep_fault(g, m);
+  else
+    forget(rt, m);
   start_held(g);
-  if (g->live == 0) {
-    last_ended(g);
-    if (g->fault_head == NULL) {
-      at_unanchor(rt, g->self);
-      g->self = 0;
-    }
-  }
+  look_around(g);
 }
 
-/* The task at the top becomes a member. stack: group ... task */
-static void join(lua_State *L, at_runtime *rt, group *g, int held) {
-  at_task *t = lua_touserdata(L, -1);
+/* [-0, +0, m] a record for the task at the top, which is pending or has faulted; not linked yet. */
+static member *new_member(lua_State *L, at_runtime *rt, group *g) {
   member *m;
   int slot;
-  luaL_checkstack(L, 4, "group");
-  if (at_task_settled(t) && t->state != AT_FAULTED) return;
-  if (g->self == 0) {
-    lua_pushvalue(L, 1);
-    g->self = at_anchor(L, rt);
-  }
   lua_pushvalue(L, -1);
   slot = at_anchor(L, rt);
   m = calloc(1, sizeof *m);
@@ -134,40 +153,58 @@ static void join(lua_State *L, at_runtime *rt, group *g, int held) {
     luaL_error(L, "not enough memory");
   }
   m->group = g;
-  m->task = t;
+  m->task = lua_touserdata(L, -1);
   m->slot = slot;
   m->waiter.on = on_member;
   m->waiter.arg = m;
-  g->live++;
-  if (held) {
-    if (g->held_tail != NULL)
-      g->held_tail->next = m;
-    else
-      g->held_head = m;
-    g->held_tail = m;
-  } else {
-    m->counts = 1;
-    g->running++;
+  return m;
+}
+
+/* The task at the top becomes a member. stack: group ... task */
+static void join(lua_State *L, at_runtime *rt, group *g, int held) {
+  at_task *t = lua_touserdata(L, -1);
+  member *m;
+  luaL_checkstack(L, 4, "group");
+  if (at_task_settled(t) && t->state != AT_FAULTED) return;
+  if (g->self == 0) {
+    lua_pushvalue(L, 1);
+    g->self = at_anchor(L, rt);
+    at_closable_add(rt, &g->closable);
   }
+  m = new_member(L, rt, g);
   if (at_task_settled(t)) {
-    on_member(rt, &m->waiter);
-  } else if (at_waiter_link(rt, t, &m->waiter) < 0) {
-    g->live--;
-    if (m->counts) g->running--;
+    keep_fault(g, m);
+    return;
+  }
+  if (at_waiter_link(rt, t, &m->waiter) < 0) {
     forget(rt, m);
     luaL_error(L, "not enough memory");
   }
+  g->live++;
+  m->counts = !held;
+  g->running += m->counts;
+  add(held ? &g->held : &g->pending, m);
 }
 
 /* ---- faults ---- */
 
 /* Hands a fault to the group's handler, as a task. stack: ... group */
-static void call_handler(lua_State *L, at_runtime *rt, const member *m) {
+static void call_handler(lua_State *L, at_runtime *rt, group *g, const member *m) {
+  member *call;
   lua_getiuservalue(L, -1, UV_ON_ERROR);
   at_anchor_push(L, rt, m->slot);
   at_task_push_error(L, rt, m->task, lua_gettop(L));
   lua_insert(L, -2); /* stack: ... group handler error task */
   (void)at_sched_spawn(L, rt, 2, 0, 1);
+  call = new_member(L, rt, g);
+  call->handler = 1;
+  if (at_waiter_link(rt, call->task, &call->waiter) < 0) {
+    forget(rt, call);
+    lua_pop(L, 1);
+    return;
+  }
+  g->handling++;
+  add(&g->pending, call);
   lua_pop(L, 1);
 }
 
@@ -192,19 +229,41 @@ static void act_on_faults(lua_State *L, at_runtime *rt, at_deferred *d) {
   if (!g->has_handler) {
     if (!g->failed) fail(L, rt, g);
   } else {
-    while (g->fault_head != NULL) {
-      member *m = g->fault_head;
-      call_handler(L, rt, m);
-      g->fault_head = m->next;
-      if (g->fault_head == NULL) g->fault_tail = NULL;
+    while (g->faults.head != NULL) {
+      member *m = g->faults.head;
+      take_out(&g->faults, m);
+      call_handler(L, rt, g, m);
       forget(rt, m);
     }
-    if (g->live == 0) {
-      at_unanchor(rt, g->self);
-      g->self = 0;
-    }
+    look_around(g);
   }
   lua_pop(L, 1);
+}
+
+/* ---- the end ---- */
+
+static void forget_all(at_runtime *rt, members *list) {
+  member *m;
+  while ((m = list->head) != NULL) {
+    take_out(list, m);
+    at_waiter_unlink(rt, &m->waiter); /* pending only when the state closes */
+    forget(rt, m);
+  }
+}
+
+static void end(group *g) {
+  g->dead = 1;
+  at_closable_remove(&g->closable);
+  at_sched_undefer(g->rt, &g->deferred);
+  forget_all(g->rt, &g->pending);
+  forget_all(g->rt, &g->held);
+  forget_all(g->rt, &g->faults);
+}
+
+/* The state closes, and nothing finalizes a group that was made meanwhile. */
+static void on_close(at_runtime *rt, at_closable *c) {
+  (void)rt;
+  end((group *)((char *)c - offsetof(group, closable)));
 }
 
 /* ---- Lua ---- */
@@ -220,6 +279,7 @@ static int l_group(lua_State *L) {
   memset(g, 0, sizeof *g);
   g->leaf.task.kind = AT_GROUP;
   g->deferred.run = act_on_faults;
+  g->closable.close = on_close;
   g->rt = rt;
   g->limit = limit;
   g->has_handler = !lua_isnil(L, 2);
@@ -234,8 +294,39 @@ static int l_group(lua_State *L) {
 
 static group *check_open(lua_State *L) {
   group *g = check(L);
-  if (g->left && g->live == 0) luaL_error(L, "the group has been left");
+  if (g->dead) luaL_error(L, "asynctask: the state is closing");
+  if (g->left && g->live == 0 && g->handling == 0) luaL_error(L, "the group has been left");
   return g;
+}
+
+/* stack: group f args... -> task */
+static int start_counted(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  group *g = lua_touserdata(L, 1);
+  (void)at_sched_spawn_in(L, rt, lua_gettop(L) - 2, &g->ring, 0);
+  return 1;
+}
+
+/* Starts a member where there is a limit: it counts before it runs, so that what it starts in its first
+** slice finds the place taken; protected, so that the place is given back. stack: group f args... */
+static int spawn_limited(lua_State *L, at_runtime *rt, group *g) {
+  int n = lua_gettop(L), status;
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_pushcclosure(L, start_counted, 2);
+  lua_insert(L, 2);
+  lua_pushvalue(L, 1);
+  lua_insert(L, 3); /* stack: group start group f args... */
+  g->running++;
+  status = lua_pcall(L, n, 1, 0);
+  g->running--;
+  if (status != LUA_OK) {
+    start_held(g);
+    return lua_error(L);
+  }
+  join(L, rt, g, 0);
+  start_held(g);
+  return at_sched_spawned(L, rt);
 }
 
 /* spawn(f, ...) -> Task, a member; held back while `limit` members run */
@@ -244,6 +335,11 @@ static int l_group_spawn(lua_State *L) {
   group *g = check_open(L);
   int held = g->running >= g->limit;
   at_arg_callable(L, 2);
+  if (g->failed) {
+    at_task_refused(L, rt);
+    return 1;
+  }
+  if (g->limit != LUA_MAXINTEGER && !held) return spawn_limited(L, rt, g);
   (void)at_sched_spawn_in(L, rt, lua_gettop(L) - 2, &g->ring, held);
   join(L, rt, g, held);
   return at_sched_spawned(L, rt);
@@ -268,6 +364,7 @@ static int l_group_add(lua_State *L) {
     }
   }
   join(L, rt, g, 0);
+  if (g->failed) (void)at_cancel_task(L, rt, t, 0);
   return 1;
 }
 
@@ -283,18 +380,9 @@ static int l_group_cancel(lua_State *L) {
 }
 
 static int cancel_idle(at_op *op) {
-  at_op **link;
-  group *g;
-  at_op_push_task(op->rt->A, op); /* its user value is the group */
-  lua_getiuservalue(op->rt->A, -1, 1);
-  g = lua_touserdata(op->rt->A, -1);
-  lua_pop(op->rt->A, 2);
-  if (g == NULL) return 1;
-  for (link = &g->idle; *link != NULL; link = &(*link)->next)
-    if (*link == op) {
-      *link = op->next;
-      break;
-    }
+  at_op **link = &((idler *)op)->group->idle;
+  while (*link != op) link = &(*link)->next;
+  *link = op->next;
   return 1;
 }
 
@@ -304,19 +392,18 @@ static int l_group_idle(lua_State *L) {
   at_runtime *rt = at_rt(L);
   group *g = check(L);
   at_task *t;
-  at_op *op;
-  if (g->live == 0) {
+  idler *i;
+  if (g->live == 0 && g->handling == 0 && (!g->has_handler || g->faults.head == NULL)) {
     at_task_resolved(L, rt, 0);
     return 1;
   }
   t = at_op_new(L, rt);
   if (at_task_settled(t)) return 1;
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
-  op = at_op_alloc(L, rt, t, &class, sizeof *op);
-  if (op == NULL) return 1;
-  op->next = g->idle;
-  g->idle = op;
+  i = at_op_alloc(L, rt, t, &class, sizeof *i);
+  if (i == NULL) return 1;
+  i->group = g;
+  i->op.next = g->idle;
+  g->idle = &i->op;
   return 1;
 }
 
@@ -340,10 +427,10 @@ static int l_group_leave(lua_State *L) {
 static int l_group_fault(lua_State *L) {
   at_runtime *rt = at_rt(L);
   const group *g = check(L);
-  if (g->has_handler || g->fault_head == NULL)
+  if (g->has_handler || g->faults.head == NULL)
     lua_pushnil(L);
   else
-    at_anchor_push(L, rt, g->fault_head->slot);
+    at_anchor_push(L, rt, g->faults.head->slot);
   return 1;
 }
 
@@ -354,7 +441,7 @@ static int l_group_errors(lua_State *L) {
   const member *m;
   int i = 0;
   lua_newtable(L);
-  for (m = g->has_handler ? NULL : g->fault_head; m != NULL; m = m->next) {
+  for (m = g->has_handler ? NULL : g->faults.head; m != NULL; m = m->next) {
     at_anchor_push(L, rt, m->slot);
     at_task_push_error(L, rt, m->task, lua_gettop(L));
     lua_rawseti(L, -3, ++i);
@@ -369,12 +456,23 @@ static int l_group_count(lua_State *L) {
   return 1;
 }
 
+/* limit() -> members that run at once, or nil */
+static int l_group_limit(lua_State *L) {
+  lua_Integer limit = check(L)->limit;
+  if (limit == LUA_MAXINTEGER)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, limit);
+  return 1;
+}
+
 /* release(): the faults have been raised; lets the group be collected */
 static int l_group_release(lua_State *L) {
   at_runtime *rt = at_rt(L);
   group *g = check(L);
-  if (g->live > 0 || g->self == 0) return 0;
+  if (g->live > 0 || g->handling > 0 || g->self == 0) return 0;
   at_sched_undefer(rt, &g->deferred);
+  at_closable_remove(&g->closable);
   at_unanchor(rt, g->self);
   g->self = 0;
   return 0;
@@ -382,15 +480,9 @@ static int l_group_release(lua_State *L) {
 
 static int l_group_gc(lua_State *L) {
   group *g = lua_touserdata(L, 1);
-  member *m, *next;
   if (g->rt == NULL || g->rt->closed) return 0;
   at_ring_remove(&g->leaf);
-  at_sched_undefer(g->rt, &g->deferred);
-  for (m = g->fault_head; m != NULL; m = next) {
-    next = m->next;
-    forget(g->rt, m);
-  }
-  g->fault_head = g->fault_tail = NULL;
+  end(g);
   return 0;
 }
 
@@ -400,7 +492,7 @@ void at_group_functions(lua_State *L, at_runtime *rt) {
       {"spawn", l_group_spawn},   {"add", l_group_add},     {"cancel", l_group_cancel},
       {"idle", l_group_idle},     {"leave", l_group_leave}, {"fault", l_group_fault},
       {"errors", l_group_errors}, {"count", l_group_count}, {"release", l_group_release},
-      {NULL, NULL}};
+      {"limit", l_group_limit},   {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_group_gc}, {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);
   at_runtime_class(L, rt, GROUP_MT, methods, meta);

@@ -217,11 +217,12 @@ void at_op_close(at_runtime *rt) {
 void at_op_cancel(at_runtime *rt, at_task *t) {
   at_op *op = at_leaf_of(t)->u.op;
   int slot = op->slot;
-  int released = !op->ended && op->class->cancel != NULL && op->class->cancel(op);
+  int answer = !op->ended && op->class->cancel != NULL ? op->class->cancel(op) : 0;
   at_leaf_of(t)->u.op = NULL;
   op->task = NULL;
   op->slot = 0;
-  if (released) release(op);
-  at_task_settle(rt, t, AT_CANCELLED);
+  if (answer != 0 && answer != AT_OP_HAPPENED) release(op);
+  if (answer == AT_OP_HAPPENED) t->flags &= (uint16_t)~AT_F_ERROR;
+  at_task_settle(rt, t, answer == AT_OP_HAPPENED ? AT_SUCCEEDED : AT_CANCELLED);
   at_unanchor(rt, slot);
 }

@@ -37,7 +37,8 @@ typedef struct at_opclass {
 
   /* The Task is being cancelled; it settles at once, whatever is returned. Returns 1 when nothing
   ** outside holds the request any more (it is released on return), or 0 when at_op_done will still
-  ** be called for it (it is released then). NULL: as if 0. No Lua. */
+  ** be called for it (it is released then), or AT_OP_HAPPENED: as 0, and the Task succeeds without
+  ** values, because what it is about has happened already. NULL: as if 0. No Lua. */
   int (*cancel)(at_op *op);
 
   /* Frees the request: closes what it holds (a descriptor that nobody can receive any more), lets
@@ -52,6 +53,7 @@ typedef struct at_opclass {
 } at_opclass;
 
 #define AT_OP_FAILED (-1)
+#define AT_OP_HAPPENED 2
 
 struct at_op {
   const at_opclass *class;

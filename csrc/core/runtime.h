@@ -105,6 +105,7 @@ struct at_runtime {
 
   /* fault.c */
   int unobserved; /* faulted tasks nobody has looked at yet */
+  at_coro *raising_in; /* the task that was given AT_SLOT_RAISING; weak: compared only */
   int reports;    /* collected faults that wait in AT_SLOT_REPORTS */
   int reported;   /* faults handed to the handler so far */
 

@@ -428,6 +428,7 @@ void at_task_push_error(lua_State *L, at_runtime *rt, at_task *t, int index) {
   at_fault_observe(rt, f);
   lua_pushvalue(L, -1);
   at_anchor_set(L, rt, AT_SLOT_RAISING);
+  rt->raising_in = rt->current;
   lua_getiuservalue(L, -1, 1);
   lua_remove(L, -2);
 }

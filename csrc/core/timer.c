@@ -179,10 +179,19 @@ static int l_delay(lua_State *L) {
   return 1;
 }
 
-/* delay_until(seconds on the runtime's clock) -> Task */
-static int l_delay_until(lua_State *L) {
+/* due(seconds) -> when that is, in whole nanoseconds of the runtime's clock: exact, unlike now() */
+static int l_due(lua_State *L) {
   at_runtime *rt = at_rt(L);
   long long ns = at_arg_seconds(L, 1);
+  uint64_t now = at_timer_now(rt);
+  lua_pushinteger(L, (uint64_t)ns > INT64_MAX - now ? LUA_MAXINTEGER : (lua_Integer)(now + (uint64_t)ns));
+  return 1;
+}
+
+/* delay_until(seconds of the runtime's clock, as now() gives | whole nanoseconds, as due() gives) -> Task */
+static int l_delay_until(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  long long ns = lua_isinteger(L, 1) ? lua_tointeger(L, 1) : at_arg_seconds(L, 1);
   if (at_op_refused(rt)) {
     at_task_refused(L, rt);
     return 1;
@@ -204,26 +213,43 @@ int at_timer_jump(at_runtime *rt) {
   return 1;
 }
 
-/* clock("real" | "virtual" | "auto") */
+/* [-0, +0, -] the clock jumps from one time to another: what was ahead stays as far ahead, what was due
+** stays due. Keeps the order of the heap. */
+static void rebase(at_runtime *rt, uint64_t from, uint64_t to) {
+  int i;
+  for (i = 0; i < rt->heap_size; i++) {
+    uint64_t *due = &rt->heap[i].due;
+    if (*due == UINT64_MAX) continue;
+    if (*due > from)
+      *due = *due - from + to;
+    else if (*due > to)
+      *due = to;
+  }
+}
+
+/* clock("real" | "virtual" | "auto"): delays and deadlines that are pending go on with the time that is
+** left to them */
 static int l_clock(lua_State *L) {
   static const char *const modes[] = {"real", "virtual", "auto", NULL};
   at_runtime *rt = at_rt(L);
   int mode = luaL_checkoption(L, 1, NULL, modes);
-  if (rt->heap_size > 0 && (mode == AT_CLOCK_REAL) != (rt->virtual_clock == AT_CLOCK_REAL))
-    return luaL_error(L, "cannot change the clock while delays or deadlines are pending");
-  (void)at_timer_now(rt);
+  uint64_t before = at_timer_now(rt);
   rt->virtual_clock = (unsigned char)mode;
+  rebase(rt, before, at_timer_now(rt));
+  rt->armed = 0; /* whatever it was armed for */
+  if (rt->uv != NULL) (void)uv_timer_stop(&rt->uv->timer);
+  at_timer_arm(rt);
   return 0;
 }
 
-/* advance(seconds on the clock) -> moves a virtual clock to the next due time, at most that far; says
-** whether something became due, and the time */
+/* advance(nanoseconds of the clock) -> moves a virtual clock to the next due time, at most that far;
+** says whether something became due */
 
 static int l_advance(lua_State *L) {
   at_runtime *rt = at_rt(L);
   uint64_t target;
   if (!rt->virtual_clock) return luaL_error(L, "the clock is not virtual");
-  target = (uint64_t)at_arg_seconds(L, 1);
+  target = (uint64_t)luaL_checkinteger(L, 1);
   if (rt->heap_size > 0 && rt->heap[0].due <= target) {
     if (rt->heap[0].due > rt->now) rt->now = rt->heap[0].due;
     at_sched_wake(rt);
@@ -232,8 +258,7 @@ static int l_advance(lua_State *L) {
     if (target > rt->now) rt->now = target;
     lua_pushboolean(L, 0);
   }
-  lua_pushnumber(L, (lua_Number)rt->now / 1e9);
-  return 2;
+  return 1;
 }
 
 void at_timer_open(lua_State *L, at_runtime *rt) {
@@ -243,6 +268,7 @@ void at_timer_open(lua_State *L, at_runtime *rt) {
 
 void at_timer_functions(lua_State *L, at_runtime *rt) {
   static const luaL_Reg functions[] = {{"delay", l_delay}, {"delay_until", l_delay_until},
+                                       {"due", l_due},
                                        {"now", l_now},     {"clock", l_clock},
                                        {"advance", l_advance}, {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);

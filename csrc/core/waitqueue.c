@@ -150,8 +150,8 @@ static int l_queue_release(lua_State *L) {
 static int l_queue_wake_all(lua_State *L) {
   queue *q = check(L);
   lua_Integer n = q->count, i;
-  for (i = 0; i < n; i++) deliver(L, q->head);
-  lua_pushinteger(L, n);
+  for (i = 0; i < n && q->head != NULL; i++) deliver(L, q->head); /* a finalizer may have woken some */
+  lua_pushinteger(L, i);
   return 1;
 }
 

@@ -21,11 +21,19 @@
 #include "io/dns.h"
 #include "io/file.h"
 #include "io/fs.h"
+#include "io/process.h"
 #include "io/server.h"
 #include "io/signal.h"
 #include "io/stream.h"
 #include "io/tcp.h"
+#include "io/tty.h"
+#include "io/udp.h"
+#include "io/watch.h"
+#include "par/array.h"
+#include "par/codec.h"
 #include "par/par.h"
+#include "par/sharedcancel.h"
+#include "par/sharedchannel.h"
 
 int luaopen_asynctask_core(lua_State *L) {
   at_runtime *rt = at_runtime_open(L);
@@ -58,12 +66,17 @@ int luaopen_asynctask_core(lua_State *L) {
   at_fsdir_open(L, rt);
   at_file_open(L, rt);
   at_filelines_open(L, rt);
+  at_filesome_open(L, rt);
+  at_watch_open(L, rt);
   lua_setfield(L, -2, "fs");
 
   lua_newtable(L);
   at_stream_open(L, rt);
   at_tcp_open(L, rt);
   at_server_open(L, rt);
+  at_listen_open(L, rt);
+  at_udp_open(L, rt);
+  at_deposit_open(L, rt);
   at_dns_open(L, rt);
   lua_setfield(L, -2, "net");
 
@@ -72,7 +85,25 @@ int luaopen_asynctask_core(lua_State *L) {
   lua_setfield(L, -2, "signal");
 
   lua_newtable(L);
+  at_process_open(L, rt);
+  lua_setfield(L, -2, "process");
+
+  lua_newtable(L);
+  at_tty_open(L, rt);
+  lua_setfield(L, -2, "tty");
+
+  lua_newtable(L);
+  at_array_open(L, rt);
+  lua_setfield(L, -2, "array");
+
+  lua_newtable(L);
+  at_sharedchannel_open(L, rt);
+  lua_setfield(L, -2, "sharedchannel");
+
+  lua_newtable(L);
   at_par_open(L, rt, luaopen_asynctask_core);
+  at_carry_open(L, rt);
+  at_sharedcancel_open(L, rt);
   lua_setfield(L, -2, "par");
   return 1;
 }

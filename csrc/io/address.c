@@ -5,6 +5,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <lauxlib.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -95,34 +97,64 @@ int at_address_push_name(lua_State *L, int fd, int peer) {
   return 1;
 }
 
-static int set(int fd, int level, int option, int value) {
+int at_address_set(int fd, int level, int option, int value) {
   return setsockopt(fd, level, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-int at_address_nodelay(int fd, int on) { return set(fd, IPPROTO_TCP, TCP_NODELAY, on); }
+int at_address_get(int fd, int level, int option) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return getsockopt(fd, level, option, &value, &size) == 0 ? value : -errno;
+}
+
+int at_address_family(int fd) {
+  struct sockaddr_storage name;
+  socklen_t size = sizeof name;
+  memset(&name, 0, sizeof name);
+  return getsockname(fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : AF_UNSPEC;
+}
+
+int at_address_nodelay(int fd, int on) { return at_address_set(fd, IPPROTO_TCP, TCP_NODELAY, on); }
 
 int at_address_keepalive(int fd, int on, int seconds) {
-  int status = set(fd, SOL_SOCKET, SO_KEEPALIVE, on);
+  int status = at_address_set(fd, SOL_SOCKET, SO_KEEPALIVE, on);
 #ifdef TCP_KEEPIDLE
-  if (status == 0 && on && seconds > 0) status = set(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+  if (status == 0 && on && seconds > 0) status = at_address_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
 #else
   (void)seconds;
 #endif
   return status;
 }
 
-int at_address_socket(int family) {
+int at_address_socket(int family, int type) {
 #ifdef SOCK_CLOEXEC
-  int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   return fd < 0 ? -errno : fd;
 #else
-  int fd = socket(family, SOCK_STREAM, 0);
+  int fd = socket(family, type, 0);
   if (fd < 0) return -errno;
   (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
   (void)fcntl(fd, F_SETFL, O_NONBLOCK);
 #ifdef SO_NOSIGPIPE
-  (void)set(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+  (void)at_address_set(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
 #endif
   return fd;
 #endif
+}
+
+int at_address_buffer_size(lua_State *L, int fd, int option, const char *op) {
+  int size = 0, status = fd < 0 ? UV_EBADF : 0;
+  if (!lua_isnoneornil(L, 2)) {
+    lua_Integer wanted = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, wanted > 0 && wanted <= INT_MAX, 2, "number of bytes expected");
+    if (status == 0) status = at_address_set(fd, SOL_SOCKET, option, (int)wanted);
+  }
+  if (status == 0) status = size = at_address_get(fd, SOL_SOCKET, option);
+  if (status < 0) {
+    lua_pushnil(L);
+    at_error_push_uv(L, status, op, NULL);
+    return 2;
+  }
+  lua_pushinteger(L, size);
+  return 1;
 }

@@ -29,7 +29,16 @@ int at_address_push_name(lua_State *L, int fd, int peer);
 int at_address_nodelay(int fd, int on);
 int at_address_keepalive(int fd, int on, int seconds); /* seconds 0: the system's */
 
+int at_address_set(int fd, int level, int option, int value);
+int at_address_get(int fd, int level, int option); /* the value, or a negative status */
+
+int at_address_family(int fd); /* AF_INET, AF_INET6, AF_UNIX, or AF_UNSPEC for no socket */
+
 /* A socket that is closed on exec and does not block, or a negative status. */
-int at_address_socket(int family);
+int at_address_socket(int family, int type);
+
+/* [-0, +1 or 2, v] the methods send_buffer_size([bytes]) and recv_buffer_size([bytes]) of a descriptor:
+** the size, or nil and an error object; argument 2 is the size. */
+int at_address_buffer_size(lua_State *L, int fd, int option, const char *op);
 
 #endif

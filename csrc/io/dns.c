@@ -1,10 +1,13 @@
-/* dns.c - names into addresses: getaddrinfo on the pool for blocking calls. Owns the request; the
-** pool's thread writes `list` and `error`, the loop thread reads them afterwards.
-** Invariant: a lookup that runs cannot be stopped; its waiter goes on without it. */
+/* dns.c - names into addresses and back: getaddrinfo and getnameinfo on the pool for blocking calls.
+** Owns the requests; a pool's thread writes `list`, `error` and the names, the loop thread reads them
+** afterwards.
+** Invariants: a lookup that runs cannot be stopped, its waiter goes on without it; one runtime has no
+** more than half of the pool's threads look up names, so that slow ones do not starve files. */
 #include "io/dns.h"
 
 #include <errno.h>
 #include <netdb.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -15,27 +18,113 @@
 #include "core/task.h"
 #include "io/address.h"
 
+/* The lookups of one runtime. */
+typedef struct lane {
+  atomic_int refs; /* the registry's userdata, each lookup: the last one may end on a pool's thread */
+  int running; /* on the pool, or in its queue */
+  struct lookup *first, **last; /* what waits for its turn */
+} lane;
+
 typedef struct lookup {
   at_work work;
+  lane *lane; /* counted */
+  struct lookup *next, **prev; /* prev NULL: on the pool, or never came so far */
+  unsigned char submitted;
+  void (*run)(at_work *w);
+  int error;             /* of getaddrinfo or getnameinfo */
   struct addrinfo *list; /* owned */
-  int error;             /* of getaddrinfo */
   int family;
-  char host[];
+  at_address address;        /* of a reverse lookup */
+  char service[NI_MAXSERV];  /* wanted, or found */
+  char host[];               /* wanted; of a reverse lookup NI_MAXHOST bytes, found */
 } lookup;
 
-/* On a pool thread. */
-static void run(at_work *w) {
+static const char lane_key = 'd';
+
+/* ---- on a pool thread ---- */
+
+static void note(lookup *l) {
+  if (l->error == EAI_SYSTEM) l->work.op.status = -errno;
+}
+
+static void run_resolve(at_work *w) {
   lookup *l = (lookup *)(void *)w;
+  const char *service = *l->service != '\0' ? l->service : NULL;
   struct addrinfo hints;
   memset(&hints, 0, sizeof hints);
   hints.ai_family = l->family;
   hints.ai_socktype = SOCK_STREAM;
-  l->error = getaddrinfo(l->host, NULL, &hints, &l->list);
+  l->error = getaddrinfo(l->host, service, &hints, &l->list);
   /* RFC 6761, 6.3: this name is the loopback address, also on a machine without /etc/hosts. */
-  if (l->error != 0 && strcasecmp(l->host, "localhost") == 0)
-    l->error = getaddrinfo(NULL, "0", &hints, &l->list);
-  if (l->error == EAI_SYSTEM) l->work.op.status = -errno;
+  if (l->error != 0 && l->error != EAI_SERVICE && strcasecmp(l->host, "localhost") == 0)
+    l->error = getaddrinfo(NULL, service != NULL ? service : "0", &hints, &l->list);
+  note(l);
 }
+
+static void run_lookup(at_work *w) {
+  lookup *l = (lookup *)(void *)w;
+  l->error = getnameinfo((const struct sockaddr *)&l->address.name, l->address.size, l->host,
+                         NI_MAXHOST, l->service, sizeof l->service, NI_NAMEREQD);
+  note(l);
+}
+
+/* ---- whose turn it is ---- */
+
+static void lane_drop(lane *d) {
+  if (atomic_fetch_sub(&d->refs, 1) == 1) free(d);
+}
+
+static int l_lane_gc(lua_State *L) {
+  lane **holder = lua_touserdata(L, 1);
+  if (*holder != NULL) lane_drop(*holder);
+  *holder = NULL;
+  return 0;
+}
+
+static void take_out(lookup *l) {
+  *l->prev = l->next;
+  if (l->next != NULL)
+    l->next->prev = l->prev;
+  else
+    l->lane->last = l->prev;
+  l->prev = NULL;
+}
+
+/* Onto the pool. No Lua. */
+static int submit(at_runtime *rt, lookup *l) {
+  int status = at_blocking_submit(rt, &l->work, l->run);
+  if (status < 0) return status;
+  l->submitted = 1;
+  l->lane->running++;
+  return 0;
+}
+
+/* Those whose turn has come. No Lua. */
+static void advance(at_runtime *rt, lane *d) {
+  int limit = at_blocking_size(0) / 2;
+  while (d->first != NULL && !rt->closing && d->running < (limit > 0 ? limit : 1)) {
+    lookup *l = d->first;
+    int status;
+    take_out(l);
+    at_external_remove(rt);
+    status = submit(rt, l);
+    if (status < 0) {
+      l->work.op.status = status;
+      at_op_done(&l->work.op);
+    }
+  }
+}
+
+static void enter(at_runtime *rt, lookup *l) {
+  lane *d = l->lane;
+  l->prev = d->last;
+  *d->last = l;
+  d->last = &l->next;
+  at_external_add(rt); /* so that waiting for a turn is no deadlock */
+  advance(rt, d);
+}
+
+/* ---- the operations ---- */
 
 /* libuv's status of a getaddrinfo error. */
 static int status_of(int error) {
@@ -45,6 +134,7 @@ static int status_of(int error) {
     case EAI_FAIL: return UV_EAI_FAIL;
     case EAI_FAMILY: return UV_EAI_FAMILY;
     case EAI_MEMORY: return UV_EAI_MEMORY;
+    case EAI_SERVICE: return UV_EAI_SERVICE;
 #ifdef EAI_NODATA
     case EAI_NODATA: return UV_EAI_NODATA;
 #endif
@@ -52,15 +142,9 @@ static int status_of(int error) {
   }
 }
 
-static int lookup_push(lua_State *L, at_op *op) {
-  lookup *l = (lookup *)(void *)op;
+static void push_addresses(lua_State *L, const lookup *l) {
   const struct addrinfo *a;
   int n = 0;
-  if (op->status == 0 && l->error != 0) op->status = status_of(l->error);
-  if (op->status < 0) {
-    at_op_push_error(L, op, op->status);
-    return AT_OP_FAILED;
-  }
   lua_newtable(L);
   for (a = l->list; a != NULL; a = a->ai_next) {
     struct sockaddr_storage name;
@@ -68,64 +152,166 @@ static int lookup_push(lua_State *L, at_op *op) {
     memset(&name, 0, sizeof name);
     memcpy(&name, a->ai_addr, a->ai_addrlen);
     at_address_push(L, &name, a->ai_addrlen);
-    lua_pushnil(L);
-    lua_setfield(L, -2, "port");
+    if (*l->service == '\0') {
+      lua_pushnil(L);
+      lua_setfield(L, -2, "port");
+    }
     lua_rawseti(L, -2, ++n);
   }
-  return 1;
 }
 
+static int lookup_push(lua_State *L, at_op *op) {
+  lookup *l = (lookup *)(void *)op;
+  if (op->status == 0 && l->error != 0) op->status = status_of(l->error);
+  if (op->status < 0) {
+    at_op_push_error(L, op, op->status);
+    return AT_OP_FAILED;
+  }
+  if (l->run == run_resolve) {
+    push_addresses(L, l);
+    return 1;
+  }
+  lua_pushstring(L, l->host);
+  lua_pushstring(L, l->service);
+  return 2;
+}
+
+static int lookup_cancel(at_op *op) {
+  lookup *l = (lookup *)(void *)op;
+  if (l->submitted) return at_blocking_cancel(op);
+  if (l->prev != NULL) {
+    take_out(l);
+    at_external_remove(op->rt);
+    return 1;
+  }
+  return 0; /* could not be submitted: at_op_done has been called */
+}
+
+/* Without a runtime (it is gone) on a pool's thread. */
 static void lookup_release(at_op *op) {
   lookup *l = (lookup *)(void *)op;
+  if (l->lane != NULL) {
+    if (op->rt != NULL) {
+      if (l->submitted) l->lane->running--;
+      advance(op->rt, l->lane);
+    }
+    lane_drop(l->lane);
+  }
   if (l->list != NULL) freeaddrinfo(l->list);
   free(l);
 }
 
-static const char *lookup_subject(at_op *op) { return ((lookup *)(void *)op)->host; }
+static const char *lookup_subject(at_op *op) {
+  lookup *l = (lookup *)(void *)op;
+  return l->run == run_resolve ? l->host : l->address.text;
+}
 
-static const at_opclass resolve_class = {"resolve", lookup_push, at_blocking_cancel,
-                                         lookup_release, lookup_subject, 1};
+static const at_opclass resolve_class = {"resolve", lookup_push, lookup_cancel, lookup_release,
+                                         lookup_subject, 1};
+static const at_opclass lookup_class = {"lookup", lookup_push, lookup_cancel, lookup_release,
+                                        lookup_subject, 1};
 
-/* resolve(host, {family="ipv4"|"ipv6"}) -> list of {host=, family=} */
+/* [-0, +1, m] pushes the Task of a lookup with room for a host; NULL: it has settled. */
+static lookup *begin(lua_State *L, at_runtime *rt, const at_opclass *class, size_t room) {
+  lookup *l;
+  lane *d;
+  at_task *t = at_op_new(L, rt);
+  if (at_task_settled(t)) return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &lane_key);
+  d = *(lane **)lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  l = at_op_alloc(L, rt, t, class, sizeof *l + room);
+  if (l == NULL) return NULL;
+  l->lane = d;
+  atomic_fetch_add(&d->refs, 1);
+  return l;
+}
+
+/* An index into `names` of a string option; 0: none. */
+static int choice(lua_State *L, int arg, const char *field, const char *const names[],
+                  const char *message) {
+  int i = 0;
+  if (!lua_istable(L, arg)) return 0;
+  lua_getfield(L, arg, field);
+  if (!lua_isnil(L, -1)) {
+    const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    while (names[i] != NULL && strcmp(names[i], name) != 0) i++;
+    luaL_argcheck(L, names[i] != NULL, arg, message);
+  }
+  lua_pop(L, 1);
+  return i;
+}
+
+/* The option `service`, borrowed from the table; "" if there is none. */
+static const char *service_option(lua_State *L, int arg) {
+  const char *service = "";
+  if (!lua_istable(L, arg)) return service;
+  if (lua_getfield(L, arg, "service") != LUA_TNIL) {
+    if (lua_type(L, -1) != LUA_TSTRING || lua_rawlen(L, -1) >= NI_MAXSERV)
+      luaL_argerror(L, arg, "option 'service': name of a service expected");
+    service = lua_tostring(L, -1);
+  }
+  lua_pop(L, 1);
+  return service;
+}
+
+/* resolve(host, {family=, service=}) -> list of {host=, family=, port=} */
 static int l_net_resolve(lua_State *L) {
-  static const char *const options[] = {"family", NULL};
+  static const char *const options[] = {"family", "service", NULL};
   static const char *const names[] = {"any", "ipv4", "ipv6", NULL};
   static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6};
   at_runtime *rt = at_rt(L);
   size_t size;
-  const char *host;
-  int family = AF_UNSPEC, status;
+  const char *host, *service;
+  int family;
   lookup *l;
-  at_task *t;
   if (lua_type(L, 1) != LUA_TSTRING) at_arg_type_error(L, 1, "string");
   host = lua_tolstring(L, 1, &size);
   luaL_argcheck(L, size > 0, 1, "host is empty");
   luaL_argcheck(L, strlen(host) == size, 1, "host contains a zero byte");
-  if (at_arg_options(L, 2, options)) {
-    lua_getfield(L, 2, "family");
-    if (!lua_isnil(L, -1)) {
-      int i = 0;
-      const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-      while (names[i] != NULL && strcmp(names[i], name) != 0) i++;
-      luaL_argcheck(L, names[i] != NULL, 2,
-                    "option 'family': \"ipv4\", \"ipv6\" or \"any\" expected");
-      family = families[i];
-    }
-    lua_pop(L, 1);
-  }
-  t = at_op_new(L, rt);
-  if (at_task_settled(t)) return 1;
-  l = at_op_alloc(L, rt, t, &resolve_class, sizeof *l + size + 1);
+  (void)at_arg_options(L, 2, options);
+  family = families[choice(L, 2, "family", names, "option 'family': \"ipv4\", \"ipv6\" or \"any\" expected")];
+  service = service_option(L, 2);
+  l = begin(L, rt, &resolve_class, size + 1);
   if (l == NULL) return 1;
+  l->run = run_resolve;
   l->family = family;
+  strcpy(l->service, service); /* shorter: see service_option */
   memcpy(l->host, host, size + 1);
-  status = at_blocking_submit(rt, &l->work, run);
-  if (status < 0) at_op_fail(L, &l->work.op, status);
+  enter(rt, l);
+  return 1;
+}
+
+/* lookup(address [, port]) -> name, service */
+static int l_net_lookup(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  at_address a;
+  const char *host = luaL_checkstring(L, 1);
+  int port = (int)luaL_optinteger(L, 2, 0);
+  lookup *l;
+  luaL_argcheck(L, at_address_parse(&a, host, port) == 0, 1, "numeric address expected");
+  l = begin(L, rt, &lookup_class, NI_MAXHOST);
+  if (l == NULL) return 1;
+  l->run = run_lookup;
+  l->address = a;
+  enter(rt, l);
   return 1;
 }
 
 /* [-0, +0, m] adds to core.net at the top */
 void at_dns_open(lua_State *L, at_runtime *rt) {
-  static const luaL_Reg functions[] = {{"resolve", l_net_resolve}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"resolve", l_net_resolve}, {"lookup", l_net_lookup}, {NULL, NULL}};
+  lane **holder;
   at_runtime_setfuncs(L, rt, functions);
+  holder = lua_newuserdatauv(L, sizeof *holder, 0);
+  *holder = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_lane_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  *holder = calloc(1, sizeof **holder);
+  if (*holder == NULL) luaL_error(L, "not enough memory");
+  atomic_init(&(*holder)->refs, 1);
+  (*holder)->last = &(*holder)->first;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &lane_key);
 }

@@ -3,6 +3,7 @@
 ** is cancelled, or when the peer has taken nothing for AT_LINGER_MS; a shutdown that is cancelled
 ** before has not happened (S10). */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -83,9 +84,14 @@ static void settle_all(at_stream *s, int status) {
   }
 }
 
+/* What is only for writing, a pipe, is closed: there is nothing else to tell the reader with. Of
+** terminals nothing can be shut. */
 static int shut_now(at_stream *s) {
-  int failed = s->is_socket ? shutdown(s->fd, SHUT_WR) : 0;
-  return failed != 0 && errno != ENOTCONN ? -errno : 0;
+  if (!s->is_socket) {
+    if (!s->closing && (fcntl(s->fd, F_GETFL) & O_ACCMODE) == O_WRONLY) at_stream_shut_pipe(s);
+    return 0;
+  }
+  return shutdown(s->fd, SHUT_WR) != 0 && errno != ENOTCONN ? -errno : 0;
 }
 
 void at_ending_drained(at_stream *s) {

@@ -1,28 +1,25 @@
-/* file.c - the open file: asynctask.File, the queue of its operations, their work.
+/* file.c - the open file: asynctask.File, the queue of its operations, closing.
 ** Owns the descriptor, the read-ahead buffer and the queue. Operations on one file run one after
 ** another in the order of their start; each is one trip to the pool, or none when the bytes are in
-** the buffer or in the system's cache.
-** Loop thread; what operations do on pool threads is in filework.c: there the running one has
-** descriptor, position and buffer for itself.
+** the buffer or in the system's cache. Small writes that wait in a row share a trip.
+** Loop thread; what operations do on pool threads is in filework.c: there the running one (with the
+** writes that share its trip) has descriptor, position and buffer for itself.
 ** Invariants: the running operation is the head of the queue; the descriptor is closed by a close
 ** operation or when closing, the queue being empty; the next operation starts in release of the one
 ** before, that is after its result was taken from the buffer. */
 #include "io/file.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/arg.h"
 #include "base/error.h"
 #include "core/await.h"
 #include "core/cancel.h"
-#include "io/fs.h"
 
 #define CHUNK_FIRST (16 * 1024)
-#define KEEP_CAPACITY (1024 * 1024) /* a larger buffer is let go once it is empty */
+#define MERGE_BYTES (1024 * 1024) /* of writes that share a trip, beyond the first */
 
 #define op_of(o) ((at_fileop *)(void *)(o))
 
@@ -61,18 +58,47 @@ static void end_op(at_fileop *o) {
   at_op_done(&o->work.op);
 }
 
+/* The writes that wait behind this one go with it. Regular files only: elsewhere (a terminal, a
+** device) what one call writes may have a meaning. */
+static void gather(at_file *f, at_fileop *o) {
+  at_fileop *last = o, *next = o->next;
+  size_t bytes = 0;
+  int more = AT_FILE_MERGED;
+  if (!f->regular) return;
+  while (next != NULL && next->kind == AT_FILE_WRITE && --more > 0 &&
+         (bytes += next->length) <= MERGE_BYTES) {
+    next->flight = 1;
+    last->with = next;
+    last = next;
+    next = next->next;
+  }
+}
+
+/* The trip is over, or never was: those that it has not written are as they were. */
+static void scatter(at_fileop *o) {
+  at_fileop *m, *next;
+  for (m = o->with, o->with = NULL; m != NULL; m = next) {
+    next = m->with;
+    m->with = NULL;
+    m->flight = 0;
+  }
+}
+
 /* Starts the operation at the head: here and now if nothing can block, else in the pool. */
 static void start_op(at_runtime *rt, at_file *f, at_fileop *o) {
   int status;
   f->running = o;
-  if ((o->kind == AT_FILE_READ && at_file_read_cached(rt, f, &o->plan)) ||
+  if (o->written || o->work.op.task == NULL || /* with another's trip; cancelled meanwhile */
+      (o->kind == AT_FILE_READ && at_file_read_cached(rt, f, &o->plan)) ||
       (o->kind == AT_FILE_SEEK && o->whence != SEEK_END)) {
     end_op(o);
     return;
   }
+  if (o->kind == AT_FILE_WRITE) gather(f, o);
   o->submitted = 1;
   status = at_blocking_submit(rt, &o->work, at_file_run[o->kind]);
   if (status < 0) {
+    scatter(o);
     o->submitted = 0;
     o->work.op.status = status;
     end_op(o);
@@ -97,7 +123,7 @@ static void count_waiting(at_file *f) {
     at_blocking_count(&o->work.op, o->next != NULL);
 }
 
-static void enqueue(at_runtime *rt, at_file *f, at_fileop *o) {
+void at_file_enqueue(at_runtime *rt, at_file *f, at_fileop *o) {
   o->linked = 1;
   o->prev = f->tail;
   if (f->tail != NULL) f->tail->next = o;
@@ -107,9 +133,10 @@ static void enqueue(at_runtime *rt, at_file *f, at_fileop *o) {
   advance(rt, f);
 }
 
-static int op_cancel(at_op *op) {
+int at_file_op_cancel(at_op *op) {
   at_fileop *o = op_of(op);
-  if (o->ended || o->kind == AT_FILE_CLOSE) return 0;
+  if (o->ended || o->flight || o->written) return 0;
+  if (o->kind == AT_FILE_CLOSE || o->kind == AT_FILE_UNLOCK) return 0;
   if (!o->submitted) return 1;
   if (at_blocking_cancel(op)) return 1;
   atomic_store(&o->abandoned, 1);
@@ -117,19 +144,39 @@ static int op_cancel(at_op *op) {
   return 0;
 }
 
-static void op_release(at_op *op) {
-  at_fileop *o = op_of(op);
+static void free_op(at_fileop *o) {
   at_file *f = o->file;
-  if (op->rt != NULL) { /* else another thread may be here, and the queue is dead */
-    if (o->linked) unlink_op(f, o);
-    if (f->running == o) f->running = NULL;
-    if (!op->rt->closing) {
-      count_waiting(f);
-      advance(op->rt, f);
-    }
-  }
   free(o->data);
   free(o);
+  file_unref(f);
+}
+
+/* The state is gone, this may be another thread: with the operation go those that shared its trip. */
+static void free_trip(at_fileop *o) {
+  while (o != NULL) {
+    at_fileop *next = o->with;
+    free_op(o);
+    o = next;
+  }
+}
+
+void at_file_op_release(at_op *op) {
+  at_fileop *o = op_of(op);
+  at_file *f = o->file;
+  if (op->rt == NULL) {
+    free_trip(o);
+    return;
+  }
+  scatter(o);
+  if (o->undo) at_file_undo_lock(o);
+  atomic_fetch_add(&f->refs, 1); /* advance() may let other operations go */
+  if (o->linked) unlink_op(f, o);
+  if (f->running == o) f->running = NULL;
+  if (!op->rt->closing) {
+    count_waiting(f);
+    advance(op->rt, f);
+  }
+  free_op(o);
   file_unref(f);
 }
 
@@ -140,248 +187,10 @@ static void file_close_state(at_runtime *rt, at_closable *c) {
   (void)rt;
   for (o = f->head; o != NULL; o = next) {
     next = o->next;
-    if (o != f->running) at_op_done(&o->work.op); /* releases it: the runtime is closing */
+    if (o != f->running && !o->flight)
+      at_op_done(&o->work.op); /* releases it: the runtime is closing */
   }
 }
-
-static const char *op_subject(at_op *op) { return op_of(op)->file->path; }
-
-/* ---- results ---- */
-
-static const char *bytes_of(const at_filebuf *b) { return b->data != NULL ? b->data + b->start : ""; }
-
-/* Bytes were taken: an empty buffer begins again, a very large one is let go. */
-static void tidy(at_filebuf *b) {
-  if (b->start < b->end) return;
-  b->start = b->end = 0;
-  if (b->capacity <= KEEP_CAPACITY) return;
-  free(b->data);
-  b->data = NULL;
-  b->capacity = 0;
-}
-
-/* Takes the bytes first: pushing may run a finalizer that reads from this very file. (The value has
-** been copied by then; short of memory, it is lost.) */
-int at_file_take(lua_State *L, at_file *f, const at_plan *plan) {
-  const char *bytes = bytes_of(&f->buf);
-  int n;
-  f->buf.start += plan->end;
-  n = at_format_push(L, plan, bytes);
-  tidy(&f->buf);
-  return n;
-}
-
-/* Whatever a finalizer starts now waits in the queue. */
-static int read_push(lua_State *L, at_op *op) {
-  at_fileop *o = op_of(op);
-  at_filebuf *b = &o->file->buf;
-  int n;
-  if (op->status < 0) {
-    at_op_push_error(L, op, op->status);
-    return AT_OP_FAILED;
-  }
-  n = at_format_push(L, &o->plan, bytes_of(b));
-  b->start += o->plan.end;
-  tidy(b);
-  return n;
-}
-
-static int write_push(lua_State *L, at_op *op) {
-  if (op->status < 0) {
-    at_op_push_error(L, op, op->status);
-    return AT_OP_FAILED;
-  }
-  at_op_push_task(L, op);
-  lua_getiuservalue(L, -1, 1); /* the File */
-  return 1;
-}
-
-static int seek_push(lua_State *L, at_op *op) {
-  at_fileop *o = op_of(op);
-  int64_t to = op->status < 0 ? op->status : at_file_seek_to(o->file, o->whence, o->value, o->st.st_size);
-  if (to < 0) {
-    at_op_push_error(L, op, (int)to);
-    return AT_OP_FAILED;
-  }
-  lua_pushinteger(L, (lua_Integer)to);
-  return 1;
-}
-
-static int stat_push(lua_State *L, at_op *op) {
-  if (op->status < 0) {
-    at_op_push_error(L, op, op->status);
-    return AT_OP_FAILED;
-  }
-  at_fs_push_stat(L, &op_of(op)->st);
-  return 1;
-}
-
-static const at_opclass classes[] = {
-    [AT_FILE_READ] = {"read", read_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_WRITE] = {"write", write_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_CLOSE] = {"close", NULL, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_SEEK] = {"seek", seek_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_TRUNCATE] = {"truncate", write_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_SYNC] = {"sync", write_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_DATASYNC] = {"datasync", write_push, op_cancel, op_release, op_subject, 0},
-    [AT_FILE_STAT] = {"stat", stat_push, op_cancel, op_release, op_subject, 0},
-};
-
-/* ---- starting operations ---- */
-
-/* [-0, +1, m] pushes a Task that faulted. */
-static void push_fault(lua_State *L, at_runtime *rt, const at_file *f, int kind, const char *code,
-                       const char *message) {
-  at_error_push(L, code, message, classes[kind].name);
-  at_error_set(L, "path", f->path);
-  at_task_failed(L, rt);
-}
-
-/* [-0, +1|0, m] pushes a Task and returns 1 if the operation cannot begin. */
-static int push_refusal(lua_State *L, at_runtime *rt, const at_file *f, int kind) {
-  if (at_op_refused(rt))
-    at_task_refused(L, rt);
-  else if (f->closing)
-    push_fault(L, rt, f, kind, "EBADF", "attempt to use a closed file");
-  else if (kind == AT_FILE_READ && !f->readable)
-    push_fault(L, rt, f, kind, "EBADF", "file is not open for reading");
-  else if ((kind == AT_FILE_WRITE || kind == AT_FILE_TRUNCATE) && !f->writable)
-    push_fault(L, rt, f, kind, "EBADF", "file is not open for writing");
-  else if ((kind == AT_FILE_SEEK || kind == AT_FILE_TRUNCATE) && !f->seekable)
-    push_fault(L, rt, f, kind, "ESPIPE", "file has no position (a pipe, a terminal, a device)");
-  else
-    return 0;
-  return 1;
-}
-
-/* [-0, +1, m] pushes the Task of a new operation, not queued yet; NULL: the Task has settled. */
-static at_fileop *new_op(lua_State *L, at_runtime *rt, int file, int kind, int items) {
-  at_file *f = at_file_check(L, file);
-  at_task *t = kind == AT_FILE_CLOSE ? at_op_new_always(L, rt) : at_op_new(L, rt);
-  at_fileop *o;
-  if (at_task_settled(t)) return NULL;
-  o = at_op_alloc(L, rt, t, &classes[kind], sizeof *o + (size_t)items * sizeof *o->items);
-  if (o == NULL) return NULL;
-  o->kind = (unsigned char)kind;
-  o->file = f;
-  atomic_fetch_add(&f->refs, 1);
-  lua_pushvalue(L, file); /* the File lives while its Task is pending */
-  lua_setiuservalue(L, -2, 1);
-  return o;
-}
-
-int at_file_try_read(at_runtime *rt, at_file *f, at_plan *plan) {
-  if (f->head != NULL || f->closing || !f->readable || plan->count > 1) return 0;
-  return at_file_read_cached(rt, f, plan);
-}
-
-void at_file_start_read(lua_State *L, at_runtime *rt, int file, const at_plan *plan) {
-  at_file *f = at_file_check(L, file);
-  at_fileop *o;
-  if (push_refusal(L, rt, f, AT_FILE_READ)) return;
-  o = new_op(L, rt, file, AT_FILE_READ, plan->count);
-  if (o == NULL) return;
-  memcpy(o->items, plan->items, (size_t)plan->count * sizeof *o->items);
-  o->plan = *plan;
-  o->plan.items = o->items;
-  enqueue(rt, f, o);
-}
-
-/* file:read(formats...) -> Task of values */
-static int l_file_read(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  at_file *f = at_file_check(L, 1);
-  int n = at_format_check(L, 2), first = 2;
-  at_item few[AT_FORMATS_FEW], *items = few;
-  at_plan plan;
-  if (n > AT_FORMATS_FEW) {
-    items = lua_newuserdatauv(L, (size_t)n * sizeof *items, 0);
-    lua_insert(L, 2); /* stack: file items formats... */
-    first = 3;
-  }
-  at_format_plan(L, first, &plan, items, n);
-  if (push_refusal(L, rt, f, AT_FILE_READ)) return 1;
-  if (at_file_try_read(rt, f, &plan)) {
-    at_task_resolved(L, rt, at_file_take(L, f, &plan));
-    return 1;
-  }
-  at_format_plan(L, first, &plan, items, n);
-  at_file_start_read(L, rt, 1, &plan);
-  return 1;
-}
-
-/* file:write(...) -> Task of the file */
-static int l_file_write(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  at_file *f = at_file_check(L, 1);
-  int arg, top = lua_gettop(L);
-  size_t total = 0, length;
-  at_fileop *o;
-  for (arg = 2; arg <= top; arg++) {
-    (void)luaL_checklstring(L, arg, &length);
-    total += length;
-  }
-  if (push_refusal(L, rt, f, AT_FILE_WRITE)) return 1;
-  o = new_op(L, rt, 1, AT_FILE_WRITE, 0);
-  if (o == NULL) return 1;
-  o->data = malloc(total > 0 ? total : 1);
-  if (o->data == NULL) {
-    at_op_fail(L, &o->work.op, UV_ENOMEM);
-    return 1;
-  }
-  for (arg = 2; arg <= top; arg++) { /* all are strings by now: nothing raises */
-    const char *s = lua_tolstring(L, arg, &length);
-    memcpy(o->data + o->length, s, length);
-    o->length += length;
-  }
-  enqueue(rt, f, o);
-  return 1;
-}
-
-/* file:seek([whence [, offset]]) -> Task of the position */
-static int l_file_seek(lua_State *L) {
-  static const char *const names[] = {"set", "cur", "end", NULL};
-  static const int values[] = {SEEK_SET, SEEK_CUR, SEEK_END};
-  at_runtime *rt = at_rt(L);
-  at_file *f = at_file_check(L, 1);
-  int whence = values[luaL_checkoption(L, 2, "cur", names)];
-  lua_Integer offset = luaL_optinteger(L, 3, 0);
-  at_fileop *o;
-  if (push_refusal(L, rt, f, AT_FILE_SEEK)) return 1;
-  o = new_op(L, rt, 1, AT_FILE_SEEK, 0);
-  if (o == NULL) return 1;
-  o->whence = whence;
-  o->value = offset;
-  enqueue(rt, f, o);
-  return 1;
-}
-
-/* [-0, +1, m] an operation without arguments of its own */
-static int start_plain(lua_State *L, int kind, int64_t value) {
-  at_runtime *rt = at_rt(L);
-  at_file *f = at_file_check(L, 1);
-  at_fileop *o;
-  if (push_refusal(L, rt, f, kind)) return 1;
-  o = new_op(L, rt, 1, kind, 0);
-  if (o == NULL) return 1;
-  o->value = value;
-  enqueue(rt, f, o);
-  return 1;
-}
-
-/* file:truncate([size]) -> Task of the file */
-static int l_file_truncate(lua_State *L) {
-  lua_Integer size = luaL_optinteger(L, 2, -1);
-  luaL_argcheck(L, size >= 0 || lua_isnoneornil(L, 2), 2, "size must not be negative");
-  return start_plain(L, AT_FILE_TRUNCATE, size);
-}
-
-/* file:sync(), file:datasync() -> Task of the file */
-static int l_file_sync(lua_State *L) { return start_plain(L, AT_FILE_SYNC, 0); }
-static int l_file_datasync(lua_State *L) { return start_plain(L, AT_FILE_DATASYNC, 0); }
-
-/* file:stat() -> Task of a table */
-static int l_file_stat(lua_State *L) { return start_plain(L, AT_FILE_STAT, 0); }
 
 /* ---- closing ---- */
 
@@ -412,7 +221,7 @@ void at_file_start_close(lua_State *L, at_runtime *rt, int file) {
   at_fileop *o;
   if (!f->closing && !f->seekable) cancel_reads(L, rt, f);
   if (f->closing) {
-    push_fault(L, rt, f, AT_FILE_CLOSE, "EBADF", "attempt to use a closed file");
+    at_file_push_fault(L, rt, f, AT_FILE_CLOSE, "EBADF", "attempt to use a closed file");
     return;
   }
   if (f->head == NULL ? f->seekable && !f->writable : !f->seekable && is_given_up(f->running)) {
@@ -421,18 +230,18 @@ void at_file_start_close(lua_State *L, at_runtime *rt, int file) {
     at_task_resolved(L, rt, 0);
     return;
   }
-  o = new_op(L, rt, file, AT_FILE_CLOSE, 0);
+  o = at_file_new_op(L, rt, file, AT_FILE_CLOSE, 0);
   if (o == NULL) return;
   if (f->closing) { /* a finalizer was faster */
     at_op_fail(L, &o->work.op, UV_EBADF);
     return;
   }
   f->closing = 1;
-  enqueue(rt, f, o);
+  at_file_enqueue(rt, f, o);
 }
 
 /* file:close() -> Task */
-static int l_file_close(lua_State *L) {
+int l_file_close(lua_State *L) {
   (void)at_file_check(L, 1);
   at_file_start_close(L, at_rt(L), 1);
   return 1;
@@ -513,20 +322,19 @@ void at_file_adopt(at_file *f, int fd, int flags, const struct stat *st) {
   f->writable = (flags & O_ACCMODE) != O_RDONLY;
   f->append = (flags & O_APPEND) != 0;
   f->seekable = S_ISREG(st->st_mode) || S_ISBLK(st->st_mode);
-  f->nowait = S_ISREG(st->st_mode);
+  f->regular = f->nowait = S_ISREG(st->st_mode);
   f->fd = fd;
   f->closing = 0;
 }
 
 void at_file_open(lua_State *L, at_runtime *rt) {
-  static const luaL_Reg methods[] = {
-      {"read", l_file_read},         {"write", l_file_write},       {"lines", l_file_lines},
-      {"seek", l_file_seek},         {"truncate", l_file_truncate}, {"sync", l_file_sync},
-      {"datasync", l_file_datasync}, {"stat", l_file_stat},         {"close", l_file_close},
-      {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_file_gc},
                                   {"__close", l_file_scope_close},
                                   {"__tostring", l_file_tostring},
                                   {NULL, NULL}};
-  at_runtime_class(L, rt, AT_FILE_MT, methods, meta);
+  at_runtime_class(L, rt, AT_FILE_MT, at_file_methods, meta);
+  luaL_getmetatable(L, AT_FILE_MT);
+  lua_getfield(L, -1, "__index"); /* to which the Lua face adds its own */
+  lua_setfield(L, -3, "File");
+  lua_pop(L, 1);
 }

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "io/file.h"
@@ -15,6 +17,7 @@
 
 #define CHUNK_MAX (256 * 1024)  /* bytes to read ahead at most */
 #define BLIND_MAX (1024 * 1024) /* asked of a file that does not tell its size, at a time */
+#define ROOM_LEAST (64 * 1024)  /* of a read_at whose file does not tell its size */
 
 #define op_of(o) ((at_fileop *)(void *)(o))
 
@@ -71,7 +74,7 @@ static int reserve(at_filebuf *b, size_t more) {
 
 static int search(at_plan *plan, const at_filebuf *b, int ended) {
   const char *bytes = b->data != NULL ? b->data + b->start : "";
-  return at_format_search(plan, bytes, b->end - b->start, ended); /* no limit: never negative */
+  return at_format_search(plan, bytes, b->end - b->start, ended);
 }
 
 /* How many more bytes the plan is known to want: 0 if its format does not say. */
@@ -90,8 +93,8 @@ static size_t ask(at_file *f, size_t want) {
 }
 
 int at_file_read_cached(at_runtime *rt, at_file *f, at_plan *plan) {
-  int ended = 0;
-  while (!search(plan, &f->buf, ended)) {
+  int ended = 0, found;
+  while ((found = search(plan, &f->buf, ended)) == 0) {
     size_t want = wanted(plan, &f->buf);
     ssize_t n;
     if (!f->nowait || want > AT_CACHED_PIECE || !at_cached_allowed(rt)) return 0;
@@ -104,7 +107,7 @@ int at_file_read_cached(at_runtime *rt, at_file *f, at_plan *plan) {
     f->pos += n;
     ended = n == 0;
   }
-  return 1;
+  return found > 0; /* what is wrong is said by the trip */
 }
 
 /* The bytes to ask for in a trip: to the end at once for a large wish, with one more to meet it. */
@@ -131,8 +134,8 @@ static ssize_t read_piece(at_file *f, size_t want) {
 static void read_run(at_work *w) {
   at_fileop *o = op_of(w);
   at_file *f = o->file;
-  int ended = 0;
-  while (!search(&o->plan, &f->buf, ended) && !atomic_load(&o->abandoned)) {
+  int ended = 0, found;
+  while ((found = search(&o->plan, &f->buf, ended)) == 0 && !atomic_load(&o->abandoned)) {
     size_t want = ask_blocking(f, &o->plan);
     ssize_t n = reserve(&f->buf, want);
     if (n == 0) n = read_piece(f, want);
@@ -144,33 +147,139 @@ static void read_run(at_work *w) {
     f->pos += n;
     ended = n == 0;
   }
+  if (found < 0) w->op.status = found;
 }
 
-/* ---- the others ---- */
+/* ---- writing, and reading elsewhere ---- */
 
+/* Pieces of the writes from `o` on, of which `done` bytes are written; how many. */
+static int pieces_of(const at_fileop *o, size_t done, struct iovec *pieces) {
+  int n = 0;
+  for (; o != NULL; o = o->with, done = 0) {
+    if (o->length == done) continue;
+    pieces[n].iov_base = o->data + done;
+    pieces[n++].iov_len = o->length - done;
+  }
+  return n;
+}
+
+/* n bytes more are written: marks the writes that are complete, gives the one to go on with. */
+static at_fileop *step(at_fileop *o, size_t *done, size_t n) {
+  while (o != NULL && n >= o->length - *done) {
+    n -= o->length - *done;
+    *done = 0;
+    o->written = 1;
+    o = o->with;
+  }
+  *done += n;
+  return o;
+}
+
+/* A write and those that share its trip. The first that fails ends the trip: the ones behind it are
+** tried by themselves. */
 static void write_run(at_work *w) {
   at_fileop *o = op_of(w);
   at_file *f = o->file;
-  const char *p = o->data;
-  size_t left = o->length;
+  struct iovec pieces[AT_FILE_MERGED];
+  size_t done = 0;
   if (f->seekable) drop_buffer(f);
-  while (left > 0) {
-    ssize_t n = f->seekable && !f->append ? pwrite(f->fd, p, left, (off_t)f->pos)
-                                          : write(f->fd, p, left);
+  o = step(o, &done, 0);
+  while (o != NULL) {
+    int count = pieces_of(o, done, pieces);
+    ssize_t n = f->seekable && !f->append ? pwritev(f->fd, pieces, count, (off_t)f->pos)
+                                          : writev(f->fd, pieces, count);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
-      w->op.status = -errno;
+      o->work.op.status = -errno;
+      o->written = 1;
       break;
     }
-    p += n;
-    left -= (size_t)n;
     f->pos += n;
+    o = step(o, &done, (size_t)n);
   }
   if (f->append && f->seekable) {
     off_t end = lseek(f->fd, 0, SEEK_CUR);
     if (end >= 0) f->pos = end;
   }
 }
+
+static void write_at_run(at_work *w) {
+  at_fileop *o = op_of(w);
+  at_file *f = o->file;
+  size_t done = 0;
+  drop_buffer(f); /* it may lie there */
+  while (done < o->length) {
+    ssize_t n = pwrite(f->fd, o->data + done, o->length - done, (off_t)(o->value + (int64_t)done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      w->op.status = -errno;
+      break;
+    }
+    done += (size_t)n;
+  }
+}
+
+/* Bytes to have room for: what is there by the file's own word, and one more to meet the end. */
+static size_t room_at(const at_fileop *o) {
+  int64_t want = o->value > 0 ? o->value : 1, rest = 0;
+  struct stat st;
+  if (fstat(o->file->fd, &st) == 0 && st.st_size > o->offset) rest = st.st_size - o->offset;
+  if (rest < ROOM_LEAST) rest = ROOM_LEAST;
+  return (size_t)(want <= rest ? want : rest + 1);
+}
+
+/* Position and buffer stay as they are. */
+static void read_at_run(at_work *w) {
+  at_fileop *o = op_of(w);
+  size_t want = o->value > 0 ? (size_t)o->value : 1, room = room_at(o);
+  ssize_t n = 1;
+  o->data = malloc(room);
+  if (o->data == NULL) w->op.status = UV_ENOMEM;
+  while (w->op.status == 0 && o->length < want && n != 0 && !atomic_load(&o->abandoned)) {
+    if (o->length == room) { /* it has grown */
+      char *data = realloc(o->data, room *= 2);
+      if (data == NULL) {
+        w->op.status = UV_ENOMEM;
+        break;
+      }
+      o->data = data;
+    }
+    n = pread(o->file->fd, o->data + o->length, (want < room ? want : room) - o->length,
+              (off_t)(o->offset + (int64_t)o->length));
+    if (n > 0) o->length += (size_t)n;
+    else if (n < 0 && errno != EINTR) w->op.status = -errno;
+  }
+}
+
+/* ---- locks ---- */
+
+static const int lock_flags[] = {
+    [0] = LOCK_UN, [AT_LOCK_SHARED] = LOCK_SH, [AT_LOCK_EXCLUSIVE] = LOCK_EX};
+
+static int lock(const at_file *f, int which) {
+  int failed;
+  do {
+    failed = flock(f->fd, lock_flags[which] | LOCK_NB);
+  } while (failed && errno == EINTR);
+  return failed ? -errno : 0;
+}
+
+static void lock_run(at_work *w) {
+  at_fileop *o = op_of(w);
+  int status = lock(o->file, o->whence);
+  o->undo = status == 0;
+  if (status != -EWOULDBLOCK) w->op.status = status;
+}
+
+static void unlock_run(at_work *w) {
+  at_fileop *o = op_of(w);
+  w->op.status = lock(o->file, 0);
+  o->file->locked = 0;
+}
+
+void at_file_undo_lock(at_fileop *o) { (void)lock(o->file, o->file->locked); /* nobody to tell */ }
+
+/* ---- the end ---- */
 
 static void close_run(at_work *w) {
   at_file *f = op_of(w)->file;
@@ -207,4 +316,6 @@ static void sync_run(at_work *w) {
 void (*const at_file_run[])(at_work *w) = {
     [AT_FILE_READ] = read_run,         [AT_FILE_WRITE] = write_run, [AT_FILE_CLOSE] = close_run,
     [AT_FILE_SEEK] = stat_run,         [AT_FILE_SYNC] = sync_run,   [AT_FILE_DATASYNC] = sync_run,
-    [AT_FILE_TRUNCATE] = truncate_run, [AT_FILE_STAT] = stat_run};
+    [AT_FILE_TRUNCATE] = truncate_run, [AT_FILE_STAT] = stat_run,
+    [AT_FILE_READ_AT] = read_at_run,   [AT_FILE_WRITE_AT] = write_at_run,
+    [AT_FILE_LOCK] = lock_run,         [AT_FILE_UNLOCK] = unlock_run};

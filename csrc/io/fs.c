@@ -116,8 +116,45 @@ static int text_push(lua_State *L, at_op *op) {
   return 1;
 }
 
+static int statfs_push(lua_State *L, at_op *op) {
+  const uv_statfs_t *fs = &op_of(op)->fs;
+  if (op->status < 0) return push_failure(L, op);
+  lua_createtable(L, 0, 10);
+  set_integer(L, "type", (lua_Integer)fs->f_type);
+  set_integer(L, "bsize", (lua_Integer)fs->f_bsize);
+  set_integer(L, "blocks", (lua_Integer)fs->f_blocks);
+  set_integer(L, "bfree", (lua_Integer)fs->f_bfree);
+  set_integer(L, "bavail", (lua_Integer)fs->f_bavail);
+  set_integer(L, "files", (lua_Integer)fs->f_files);
+  set_integer(L, "ffree", (lua_Integer)fs->f_ffree);
+  set_integer(L, "size", (lua_Integer)(fs->f_blocks * fs->f_bsize));
+  set_integer(L, "free", (lua_Integer)(fs->f_bfree * fs->f_bsize));
+  set_integer(L, "available", (lua_Integer)(fs->f_bavail * fs->f_bsize));
+  return 1;
+}
+
+static int glob_push(lua_State *L, at_op *op) {
+  at_pathop *o = op_of(op);
+  size_t i;
+  if (op->status < 0) return push_failure(L, op);
+  lua_createtable(L, (int)o->name_count, 0);
+  for (i = 0; i < o->name_count; i++) {
+    lua_pushstring(L, o->names[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+static int op_cancel(at_op *op) {
+  if (at_blocking_cancel(op)) return 1;
+  atomic_store(&op_of(op)->abandoned, 1);
+  return 0;
+}
+
 static void op_release(at_op *op) {
   at_pathop *o = op_of(op);
+  while (o->name_count > 0) free(o->names[--o->name_count]);
+  free(o->names);
   if (o->fd >= 0) (void)close(o->fd); /* nobody received it */
   if (o->made) (void)rmdir(o->text);
   free(o->path);
@@ -130,7 +167,7 @@ static const char *op_subject(at_op *op) { return op_of(op)->path; }
 
 /* ---- verbs ---- */
 
-#define CLASS(name, push) {name, push, at_blocking_cancel, op_release, op_subject, 0}
+#define CLASS(name, push) {name, push, op_cancel, op_release, op_subject, 0}
 
 static const at_opclass classes[] = {
     [AT_VERB_OPEN] = CLASS("open", open_push),
@@ -149,6 +186,10 @@ static const at_opclass classes[] = {
     [AT_VERB_REALPATH] = CLASS("realpath", text_push),
     [AT_VERB_READLINK] = CLASS("readlink", text_push),
     [AT_VERB_MKDTEMP] = CLASS("mkdtemp", text_push),
+    [AT_VERB_CHOWN] = CLASS("chown", none_push),
+    [AT_VERB_STATFS] = CLASS("statfs", statfs_push),
+    [AT_VERB_TMPFILE] = CLASS("tmpfile", open_push),
+    [AT_VERB_GLOB] = CLASS("glob", glob_push),
 };
 
 /* [-0, +1, m] pushes the Task of a new operation; NULL: it has settled. */
@@ -316,22 +357,74 @@ static int l_fs_truncate(lua_State *L) {
   return submit(L, rt, o, AT_VERB_TRUNCATE);
 }
 
+/* [-0, +0, v] nil is the present: NaN */
 static double check_time(lua_State *L, int arg) {
-  lua_Number t = luaL_checknumber(L, arg);
+  lua_Number t;
+  if (lua_isnoneornil(L, arg)) return (double)NAN;
+  t = luaL_checknumber(L, arg);
   luaL_argcheck(L, isfinite(t) && fabs(t) < 9e9, arg, "time is out of range");
   return t;
 }
 
-/* utime(path, atime, mtime) -> Task; seconds since the epoch */
+/* [-0, +0, v] flags of the *at calls for the option `follow` at `arg` */
+static int check_follow(lua_State *L, int arg) {
+  static const char *const known[] = {"follow", NULL};
+  at_arg_options(L, arg, known);
+  return at_arg_field_boolean(L, arg, "follow", 1) ? 0 : AT_SYMLINK_NOFOLLOW;
+}
+
+/* utime(path [, atime [, mtime [, {follow=}]]]) -> Task; seconds since the epoch */
 static int l_fs_utime(lua_State *L) {
   at_runtime *rt = at_rt(L);
   const char *path = at_arg_path(L, 1);
   double atime = check_time(L, 2), mtime = check_time(L, 3);
+  int flags = check_follow(L, 4);
   at_pathop *o = new_op(L, rt, AT_VERB_UTIME, path, NULL);
   if (o == NULL) return 1;
   o->atime = atime;
   o->mtime = mtime;
+  o->flags = flags;
   return submit(L, rt, o, AT_VERB_UTIME);
+}
+
+/* [-0, +0, v] nil is the one that it has: -1 */
+static uint32_t check_id(lua_State *L, int arg) {
+  lua_Integer id = luaL_optinteger(L, arg, -1);
+  luaL_argcheck(L, (id >= 0 && id < UINT32_MAX) || lua_isnoneornil(L, arg), arg, "id is out of range");
+  return (uint32_t)id;
+}
+
+/* chown(path, uid, gid [, {follow=}]) -> Task */
+static int l_fs_chown(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  const char *path = at_arg_path(L, 1);
+  uint32_t uid = check_id(L, 2), gid = check_id(L, 3);
+  int flags = check_follow(L, 4);
+  at_pathop *o = new_op(L, rt, AT_VERB_CHOWN, path, NULL);
+  if (o == NULL) return 1;
+  o->uid = (uid_t)uid;
+  o->gid = (gid_t)gid;
+  o->flags = flags;
+  return submit(L, rt, o, AT_VERB_CHOWN);
+}
+
+static int l_fs_statfs(lua_State *L) {
+  (void)at_arg_path(L, 1);
+  return start(L, AT_VERB_STATFS, NULL, 0, 0);
+}
+
+static int l_fs_glob(lua_State *L) {
+  (void)at_arg_path(L, 1);
+  return start(L, AT_VERB_GLOB, NULL, 0, 0);
+}
+
+/* threads([n]) -> n: at most so many threads for calls that block */
+static int l_fs_threads(lua_State *L) {
+  lua_Integer n = luaL_optinteger(L, 1, 0);
+  luaL_argcheck(L, (n >= 1 && n <= AT_BLOCKING_MAX) || lua_isnoneornil(L, 1), 1,
+                "number of threads is not between 1 and 256");
+  lua_pushinteger(L, at_blocking_size((int)n));
+  return 1;
 }
 
 static int l_fs_realpath(lua_State *L) {
@@ -344,13 +437,20 @@ static int l_fs_readlink(lua_State *L) {
   return start(L, AT_VERB_READLINK, NULL, 1, 0);
 }
 
-/* mkdtemp([prefix]) -> Task of a path */
-static int l_fs_mkdtemp(lua_State *L) {
+/* [-0, +1, m] pushes the directory for temporary files. */
+static void push_tmpdir(lua_State *L) {
   char directory[1024];
   size_t size = sizeof directory;
+  if (uv_os_tmpdir(directory, &size) != 0) strcpy(directory, "/tmp");
+  lua_pushstring(L, directory);
+}
+
+/* mkdtemp([prefix]) -> Task of a path */
+static int l_fs_mkdtemp(lua_State *L) {
   if (lua_isnoneornil(L, 1)) {
-    if (uv_os_tmpdir(directory, &size) != 0) strcpy(directory, "/tmp");
-    lua_pushfstring(L, "%s/lua", directory);
+    push_tmpdir(L);
+    lua_pushliteral(L, "/lua");
+    lua_concat(L, 2);
   } else {
     (void)at_arg_path(L, 1);
     lua_pushvalue(L, 1);
@@ -361,6 +461,17 @@ static int l_fs_mkdtemp(lua_State *L) {
   return start(L, AT_VERB_MKDTEMP, NULL, 0, 0);
 }
 
+/* tmpfile([directory]) -> Task of a File that has no name */
+static int l_fs_tmpfile(lua_State *L) {
+  if (lua_isnoneornil(L, 1)) {
+    push_tmpdir(L);
+    lua_insert(L, 1);
+  } else {
+    (void)at_arg_path(L, 1);
+  }
+  return start(L, AT_VERB_TMPFILE, NULL, O_RDWR, 0);
+}
+
 void at_fs_open(lua_State *L, at_runtime *rt) {
   static const luaL_Reg functions[] = {
       {"open", l_fs_open},         {"stat", l_fs_stat},         {"lstat", l_fs_lstat},
@@ -368,6 +479,8 @@ void at_fs_open(lua_State *L, at_runtime *rt) {
       {"rename", l_fs_rename},     {"link", l_fs_link},         {"symlink", l_fs_symlink},
       {"copy", l_fs_copy},         {"chmod", l_fs_chmod},       {"truncate", l_fs_truncate},
       {"utime", l_fs_utime},       {"realpath", l_fs_realpath}, {"readlink", l_fs_readlink},
-      {"mkdtemp", l_fs_mkdtemp},   {NULL, NULL}};
+      {"mkdtemp", l_fs_mkdtemp},   {"chown", l_fs_chown},       {"statfs", l_fs_statfs},
+      {"tmpfile", l_fs_tmpfile},   {"glob", l_fs_glob},         {"threads", l_fs_threads},
+      {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);
 }

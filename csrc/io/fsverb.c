@@ -1,15 +1,15 @@
 /* fsverb.c - what the operations on paths do: system calls that may block. Owns nothing.
 ** Pool threads, no Lua; at_fs_type: any. Each *_run sets the request's status to 0 or a negative uv
 ** code (libuv's codes are negated errno where errno exists).
-** Invariant: removing a tree works on descriptors, never by way of a link. */
+** Copying is in fscopy.c, removing in fsremove.c, finding names in fsglob.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include "io/fsverb.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,50 +95,6 @@ static void mkdir_run(at_work *w) {
     w->op.status = -errno;
 }
 
-/* Removes what is in the directory `fd`, which it closes. Works on descriptors: a directory that is
-** swapped for a link meanwhile is not followed. */
-static int remove_inside(int fd) {
-  DIR *dir = fdopendir(fd);
-  struct dirent *e;
-  int status = 0;
-  if (dir == NULL) {
-    status = -errno;
-    (void)close(fd); /* for reading only */
-    return status;
-  }
-  while (status == 0 && (errno = 0, e = readdir(dir)) != NULL) {
-    int inner;
-    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-    if (unlinkat(dirfd(dir), e->d_name, 0) == 0 || errno == ENOENT) continue;
-    if (errno != EISDIR && errno != EPERM) {
-      status = -errno;
-      break;
-    }
-    inner = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    status = inner < 0 ? -errno : remove_inside(inner);
-    if (status == 0 && unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) != 0) status = -errno;
-  }
-  if (status == 0 && errno != 0) status = -errno;
-  (void)closedir(dir); /* for reading only */
-  return status;
-}
-
-static void remove_run(at_work *w) {
-  at_pathop *o = op_of(w);
-  int fd;
-  if (unlink(o->path) == 0) return;
-  if (errno != EISDIR && errno != EPERM) {
-    w->op.status = -errno;
-    return;
-  }
-  if (o->flags) {
-    fd = open(o->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    w->op.status = fd < 0 ? -errno : remove_inside(fd);
-    if (w->op.status < 0) return;
-  }
-  if (rmdir(o->path) != 0) w->op.status = -errno;
-}
-
 static void rename_run(at_work *w) {
   if (rename(op_of(w)->path, op_of(w)->path2) != 0) w->op.status = -errno;
 }
@@ -159,18 +115,64 @@ static void truncate_run(at_work *w) {
   if (truncate(op_of(w)->path, (off_t)op_of(w)->number) != 0) w->op.status = -errno;
 }
 
+static struct timespec time_of(double seconds) {
+  struct timespec t = {.tv_sec = 0, .tv_nsec = UTIME_NOW};
+  double whole = floor(seconds);
+  if (isnan(seconds)) return t;
+  t.tv_sec = (time_t)whole;
+  t.tv_nsec = (long)((seconds - whole) * 1e9);
+  if (t.tv_nsec > 999999999L) t.tv_nsec = 999999999L;
+  return t;
+}
+
 static void utime_run(at_work *w) {
   at_pathop *o = op_of(w);
+  struct timespec times[2] = {time_of(o->atime), time_of(o->mtime)};
+  if (utimensat(AT_FDCWD, o->path, times, o->flags) != 0) w->op.status = -errno;
+}
+
+static void chown_run(at_work *w) {
+  at_pathop *o = op_of(w);
+  if (fchownat(AT_FDCWD, o->path, o->uid, o->gid, o->flags) != 0) w->op.status = -errno;
+}
+
+static void statfs_run(at_work *w) {
+  at_pathop *o = op_of(w);
   uv_fs_t req;
-  w->op.status = uv_fs_utime(NULL, &req, o->path, o->atime, o->mtime, NULL);
+  w->op.status = uv_fs_statfs(NULL, &req, o->path, NULL);
+  if (w->op.status == 0) o->fs = *(uv_statfs_t *)req.ptr;
   uv_fs_req_cleanup(&req);
 }
 
-static void copy_run(at_work *w) {
+/* A file without a name; where the file system has none, one that loses it at once. */
+static int open_nameless(const char *directory) {
+  char *name;
+  int fd = -1;
+#ifdef O_TMPFILE
+  fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd >= 0) return fd;
+  if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return -errno;
+#endif
+  name = malloc(strlen(directory) + sizeof "/lua-XXXXXX");
+  if (name == NULL) return UV_ENOMEM;
+  strcpy(name, directory);
+  strcat(name, "/lua-XXXXXX");
+  fd = mkostemp(name, O_CLOEXEC);
+  if (fd < 0) fd = -errno;
+  else (void)unlink(name); /* if it cannot be, it stays: no harm */
+  free(name);
+  return fd;
+}
+
+static void tmpfile_run(at_work *w) {
   at_pathop *o = op_of(w);
-  uv_fs_t req;
-  w->op.status = uv_fs_copyfile(NULL, &req, o->path, o->path2, o->flags, NULL);
-  uv_fs_req_cleanup(&req);
+  int fd = open_nameless(o->path);
+  if (fd < 0) {
+    w->op.status = fd;
+    return;
+  }
+  o->fd = fd;
+  if (fstat(fd, &o->st) != 0) w->op.status = -errno;
 }
 
 /* realpath, readlink: a path as the result */
@@ -195,9 +197,11 @@ static void mkdtemp_run(at_work *w) {
 void (*const at_verb_run[])(at_work *w) = {
     [AT_VERB_OPEN] = open_run,         [AT_VERB_STAT] = stat_run,
     [AT_VERB_LSTAT] = stat_run,        [AT_VERB_EXISTS] = exists_run,
-    [AT_VERB_MKDIR] = mkdir_run,       [AT_VERB_REMOVE] = remove_run,
+    [AT_VERB_MKDIR] = mkdir_run,       [AT_VERB_REMOVE] = at_remove_run,
     [AT_VERB_RENAME] = rename_run,     [AT_VERB_LINK] = link_run,
     [AT_VERB_SYMLINK] = symlink_run,   [AT_VERB_CHMOD] = chmod_run,
     [AT_VERB_TRUNCATE] = truncate_run, [AT_VERB_UTIME] = utime_run,
-    [AT_VERB_COPY] = copy_run,         [AT_VERB_REALPATH] = text_run,
-    [AT_VERB_READLINK] = text_run,     [AT_VERB_MKDTEMP] = mkdtemp_run};
+    [AT_VERB_COPY] = at_copy_run,      [AT_VERB_REALPATH] = text_run,
+    [AT_VERB_READLINK] = text_run,     [AT_VERB_MKDTEMP] = mkdtemp_run,
+    [AT_VERB_CHOWN] = chown_run,       [AT_VERB_STATFS] = statfs_run,
+    [AT_VERB_TMPFILE] = tmpfile_run,   [AT_VERB_GLOB] = at_glob_run};

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "io/fs.h"
 
 #define PERMISSIONS 0666
+#define PIECE (16 * 1024 * 1024) /* after which a cancellation is looked for */
 #define GROW_FIRST 4096 /* for files that do not say their size */
 
 typedef struct whole_op {
@@ -20,6 +22,7 @@ typedef struct whole_op {
   char *path, *data;        /* owned */
   size_t length, capacity;  /* of data */
   int flags, permissions;
+  unsigned char atomic;
   atomic_uchar abandoned;   /* the Task was cancelled: stop at the next piece */
 } whole_op;
 
@@ -67,28 +70,95 @@ static void read_run(at_work *w) {
   (void)close(fd); /* nothing was written */
 }
 
-static int write_all(int fd, const char *p, size_t left) {
-  while (left > 0) {
-    ssize_t n = write(fd, p, left);
+static int write_all(whole_op *o, int fd) {
+  size_t at = 0;
+  while (at < o->length) {
+    size_t left = o->length - at;
+    ssize_t n = write(fd, o->data + at, o->atomic && left > PIECE ? PIECE : left);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return -errno;
-    p += n;
-    left -= (size_t)n;
+    at += (size_t)n;
+    if (o->atomic && atomic_load(&o->abandoned)) return UV_ECANCELED; /* else it is completed */
   }
   return 0;
+}
+
+static int close_written(int fd, int status) {
+  return close(fd) != 0 && errno != EINTR && status == 0 ? -errno : status;
 }
 
 static void write_run(at_work *w) {
   whole_op *o = op_of(w);
   struct stat st;
-  int status, fd = at_fs_open_fd(o->path, o->flags, o->permissions, &st);
-  if (fd < 0) {
-    w->op.status = fd;
-    return;
+  int fd = at_fs_open_fd(o->path, o->flags, o->permissions, &st);
+  w->op.status = fd < 0 ? fd : close_written(fd, write_all(o, fd));
+}
+
+/* ---- atomically: a temporary file beside the old one takes its place ---- */
+
+static atomic_uint names; /* given to temporary files so far */
+
+/* A new file in the directory of `target`; its name is put into `name`. */
+static int open_beside(const char *target, int permissions, char *name, size_t size) {
+  const char *slash = strrchr(target, '/');
+  int length = slash != NULL ? (int)(slash - target) + 1 : 0, tries, fd;
+  for (tries = 0; tries < 100; tries++) {
+    unsigned mixed = (unsigned)uv_hrtime() ^ (atomic_fetch_add(&names, 1) * 2654435761u);
+    if (snprintf(name, size, "%.*s.lua-%x-%x", length, target, (unsigned)getpid(), mixed) >= (int)size)
+      return UV_ENAMETOOLONG;
+    fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)permissions);
+    if (fd >= 0) return fd;
+    if (errno != EEXIST) return -errno;
   }
-  status = write_all(fd, o->data, o->length);
-  if (close(fd) != 0 && errno != EINTR && status == 0) status = -errno;
-  w->op.status = status;
+  return UV_EEXIST;
+}
+
+/* Permissions and, where that is allowed, owner of the file that is replaced. */
+static int take_after(int fd, const struct stat *st) {
+  struct stat own;
+  if (fstat(fd, &own) != 0) return -errno;
+  if ((own.st_uid != st->st_uid || own.st_gid != st->st_gid) &&
+      fchown(fd, st->st_uid, st->st_gid) != 0 && errno != EPERM)
+    return -errno;
+  return fchmod(fd, st->st_mode & 07777) != 0 ? -errno : 0;
+}
+
+/* The new name is stored, too, where directories can be. */
+static void sync_directory(char *path) {
+  char *slash = strrchr(path, '/');
+  int fd;
+  if (slash != NULL) slash[slash == path] = '\0';
+  fd = open(slash != NULL ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  (void)fsync(fd); /* some file systems cannot; the file itself is stored */
+  (void)close(fd);
+}
+
+static int replace(whole_op *o, char *target) {
+  char name[4096 + 64];
+  struct stat st;
+  int exists = stat(target, &st) == 0, status, fd;
+  if (exists && !S_ISREG(st.st_mode)) return S_ISDIR(st.st_mode) ? UV_EISDIR : UV_EINVAL;
+  fd = open_beside(target, o->permissions, name, sizeof name);
+  if (fd < 0) return fd;
+  status = write_all(o, fd);
+  if (status == 0 && exists) status = take_after(fd, &st);
+  if (status == 0 && fsync(fd) != 0) status = -errno;
+  status = close_written(fd, status);
+  if (status == 0 && atomic_load(&o->abandoned)) status = UV_ECANCELED;
+  if (status == 0 && rename(name, target) != 0) status = -errno;
+  if (status < 0) (void)unlink(name); /* the first failure is the one to tell */
+  else sync_directory(target);
+  return status;
+}
+
+/* A link stays one: what it leads to is replaced. */
+static void replace_run(at_work *w) {
+  whole_op *o = op_of(w);
+  char *target = realpath(o->path, NULL);
+  if (target == NULL && errno == ENOENT) target = strdup(o->path);
+  w->op.status = target != NULL ? replace(o, target) : -errno;
+  free(target);
 }
 
 /* ---- the operation ---- */
@@ -174,15 +244,17 @@ static int l_fs_read_file(lua_State *L) {
 
 /* [-0, +1, m] the Task of a write of argument 2 */
 static int start_write(lua_State *L, const at_opclass *class, int flags) {
-  static const char *const known[] = {"permissions", NULL};
+  static const char *const known[] = {"permissions", "atomic", NULL};
   at_runtime *rt = at_rt(L);
   const char *path = at_arg_path(L, 1), *data;
   size_t length;
-  int permissions;
+  int permissions, atomic;
   whole_op *o;
   data = lua_tolstring(L, 2, &length);
   if (data == NULL) return at_arg_type_error(L, 2, "string");
   at_arg_options(L, 3, known);
+  atomic = at_arg_field_boolean(L, 3, "atomic", 0);
+  if (atomic && (flags & O_APPEND)) return at_arg_error(L, 3, "append_file is not atomic");
   permissions = (int)at_arg_field_integer(L, 3, "permissions", PERMISSIONS, 0, 07777);
   o = new_op(L, rt, class, path);
   if (o == NULL) return 1;
@@ -195,10 +267,11 @@ static int start_write(lua_State *L, const at_opclass *class, int flags) {
   o->length = length;
   o->flags = flags;
   o->permissions = permissions;
-  return submit(L, rt, o, write_run);
+  o->atomic = (unsigned char)atomic;
+  return submit(L, rt, o, atomic ? replace_run : write_run);
 }
 
-/* write_file(path, data [, {permissions=}]) -> Task */
+/* write_file(path, data [, {permissions=, atomic=}]) -> Task */
 static int l_fs_write_file(lua_State *L) {
   return start_write(L, &write_class, O_WRONLY | O_CREAT | O_TRUNC);
 }

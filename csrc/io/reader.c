@@ -72,8 +72,12 @@ void at_reader_end(at_stream *s, int status) {
 static ssize_t receive(at_stream *s, char *memory, size_t size) {
   ssize_t n;
   do {
-    n = s->is_socket ? recv(s->fd, memory, size, MSG_DONTWAIT) : read(s->fd, memory, size);
+    if (s->is_unix)
+      n = at_handle_recv(s, memory, size);
+    else
+      n = s->is_socket ? recv(s->fd, memory, size, MSG_DONTWAIT) : read(s->fd, memory, size);
   } while (n < 0 && errno == EINTR);
+  if (n < 0 && errno == EIO && isatty(s->fd)) return 0; /* nobody has the other side any more */
   return n < 0 ? -errno : n;
 }
 
@@ -104,9 +108,13 @@ void at_reader_receive(at_stream *s) {
     return;
   }
   n = fill(s);
-  if (n == UV_EAGAIN || n == -EWOULDBLOCK) return;
+  if (n == UV_EAGAIN || n == -EWOULDBLOCK) {
+    if (s->handing != NULL) at_handle_answer(s);
+    return;
+  }
   if (n == 0) s->ended = 1;
   if (n < 0) s->in_status = (int)n;
+  if (s->handing != NULL) at_handle_answer(s);
   if (r == NULL || r->answered) return;
   status = n < 0 ? (int)n : at_format_search(&r->plan, s->in.bytes, s->in.size, s->ended);
   if (status != 0) answer(s, status < 0 ? status : 0);

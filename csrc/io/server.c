@@ -1,4 +1,4 @@
-/* server.c - listening sockets and accepting. Owns the listening descriptor, its poll handle, and
+/* server.c - accepting from a listening socket (listen.c makes it). Owns the listening descriptor, its poll handle, and
 ** connections that nobody has taken yet. Which handlers run is the business of net.lua.
 ** Loop thread only. Invariants: the socket is polled only while an accept waits (the rest waits in
 ** the system's backlog); an accepted descriptor belongs to a stream, to an operation that ends, or
@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,17 +15,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "base/arg.h"
 #include "base/error.h"
 #include "core/sched.h"
 #include "core/task.h"
-#include "io/tcp.h"
+#include "io/address.h"
+#include "io/stream.h"
 
 #define AT_ACCEPT_PAUSE_MS 50 /* after running out of descriptors */
 #define AT_ACCEPT_TRIES 1000  /* broken connections skipped in one call */
 #define AT_ACCEPT_BURST 64    /* connections accepted in one callback */
-
-typedef struct at_server at_server;
 
 /* An accept that waits, or ends. */
 typedef struct at_accepting {
@@ -50,13 +47,10 @@ struct at_server {
   int ending;      /* operations that have a descriptor and are not settled yet */
   at_accepting *first, **last; /* what waits, oldest first */
   unsigned char polling, paused;
+  unsigned char kind; /* of the streams: AT_STREAM_SOCKET or AT_STREAM_UNIX */
   struct stat bound; /* of the Unix socket's path, which is removed again */
   char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
-
-typedef struct at_serverbox {
-  at_server *server; /* counted; NULL before it listens */
-} at_serverbox;
 
 /* ---- life ---- */
 
@@ -248,7 +242,7 @@ static int accepting_push(lua_State *L, at_op *op) {
   at_streambox *box;
   if (op->status == 0) {
     box = at_stream_box(L, op->rt);
-    op->status = at_stream_take(op->rt, box, a->fd, 1);
+    op->status = at_stream_take(op->rt, box, a->fd, a->server->kind);
     if (op->status == 0) {
       a->fd = -1;
       return 1;
@@ -297,7 +291,7 @@ static int push_accepted(lua_State *L, at_runtime *rt, at_server *s, int fd) {
   s->held[s->held_count++] = fd;
   box = at_stream_box(L, rt);
   fd = s->held[--s->held_count];
-  status = at_stream_take(rt, box, fd, 1);
+  status = at_stream_take(rt, box, fd, s->kind);
   if (status == 0) {
     at_task_resolved(L, rt, 1);
     return 1;
@@ -368,6 +362,16 @@ static int l_server_sockname(lua_State *L) {
   return at_address_push_name(L, box->server == NULL ? -1 : box->server->fd, 0);
 }
 
+/* fd() -> integer, or nil once it is stopped */
+static int l_server_fd(lua_State *L) {
+  int fd = at_server_fd(L, 1);
+  if (fd < 0)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, fd);
+  return 1;
+}
+
 static int l_server_gc(lua_State *L) {
   at_serverbox *box = lua_touserdata(L, 1);
   at_server *s = box->server;
@@ -378,36 +382,19 @@ static int l_server_gc(lua_State *L) {
   return 0;
 }
 
-/* ---- listening ---- */
+/* ---- making ---- */
 
-typedef struct listen_options {
-  int backlog, reuseport, ipv6only;
-} listen_options;
-
-static int set(int fd, int level, int option, int value) {
-  return setsockopt(fd, level, option, &value, sizeof value) == 0 ? 0 : -errno;
+at_serverbox *at_server_box(lua_State *L, at_runtime *rt) {
+  at_serverbox *box;
+  if (rt->closing) luaL_error(L, "asynctask: the runtime of this state is closed");
+  luaL_checkstack(L, 3, "server");
+  box = lua_newuserdatauv(L, sizeof *box, 0);
+  box->server = NULL;
+  luaL_setmetatable(L, AT_SERVER_MT);
+  return box;
 }
 
-/* A listening descriptor, or a negative status. No Lua. */
-static int listen_on(const at_address *a, const listen_options *o) {
-  int family = a->name.ss_family, status = 0, fd = at_address_socket(family);
-  if (fd < 0) return fd;
-  if (family != AF_UNIX) {
-    status = set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    (void)at_address_nodelay(fd, 1); /* a wish; what is accepted inherits it */
-    if (status == 0 && o->reuseport) status = set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (status == 0 && family == AF_INET6) status = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, o->ipv6only);
-  }
-  if (status == 0 && bind(fd, (const struct sockaddr *)&a->name, a->size) != 0) status = -errno;
-  if (status == 0 && listen(fd, o->backlog) != 0) status = -errno;
-  if (status == 0) return fd;
-  (void)close(fd);
-  return status;
-}
-
-/* Makes the server of a listening descriptor. 0, or a status (the descriptor is the caller's). */
-static int server_take(at_runtime *rt, at_serverbox *box, int fd, const at_address *a) {
-  const char *path = ((const struct sockaddr_un *)&a->name)->sun_path;
+int at_server_take(at_runtime *rt, at_serverbox *box, int fd, const char *path) {
   at_server *s = calloc(1, sizeof *s);
   int status;
   if (s == NULL) return UV_ENOMEM;
@@ -422,56 +409,35 @@ static int server_take(at_runtime *rt, at_serverbox *box, int fd, const at_addre
   s->poll.data = s->pause.data = s;
   s->rt = rt;
   s->fd = fd;
+  s->kind = at_address_family(fd) == AF_UNIX ? AT_STREAM_UNIX : AT_STREAM_SOCKET;
   s->refs = 3;
   s->last = &s->first;
-  if (a->name.ss_family == AF_UNIX && *path != '\0' && lstat(path, &s->bound) == 0)
-    memcpy(s->path, path, sizeof s->path);
+  if (path != NULL && *path != '\0' && lstat(path, &s->bound) == 0)
+    memcpy(s->path, path, strlen(path) + 1);
   s->closable.close = close_closable;
   at_closable_add(rt, &s->closable);
   box->server = s;
   return 0;
 }
 
-/* listen(host, port, options) or listen({path=}, nil, options): the address is numeric */
-static int l_net_listen(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  at_serverbox *box;
-  listen_options o;
-  at_address a;
-  int fd, status;
-  luaL_argcheck(L, at_tcp_check_address(L, 1, &a), 1, "numeric address expected");
-  o.backlog = (int)at_arg_field_integer(L, 3, "backlog", 511, 1, 65535);
-  o.reuseport = at_arg_field_boolean(L, 3, "reuseport", 0);
-  o.ipv6only = at_arg_field_boolean(L, 3, "ipv6only", 0);
-  if (at_op_refused(rt)) {
-    at_task_refused(L, rt);
-    return 1;
-  }
-  if (rt->closing) return luaL_error(L, "asynctask: the runtime of this state is closed");
-  box = lua_newuserdatauv(L, sizeof *box, 0); /* stack: ... box */
-  box->server = NULL;
-  luaL_setmetatable(L, AT_SERVER_MT);
-  fd = listen_on(&a, &o);
-  status = fd < 0 ? fd : server_take(rt, box, fd, &a);
-  if (status < 0) {
-    if (fd >= 0) (void)close(fd);
-    return at_tcp_failed(L, rt, status, "listen", &a);
-  }
-  at_task_resolved(L, rt, 1);
-  return 1;
+int at_server_push(lua_State *L, at_runtime *rt, int fd) {
+  return at_server_take(rt, at_server_box(L, rt), fd, NULL);
 }
 
-/* [-0, +0, m] adds to core.net at the top; core.net.Server is the metatable, to which net.lua adds
-** serve and close. */
+int at_server_fd(lua_State *L, int index) {
+  at_serverbox *box = luaL_checkudata(L, index, AT_SERVER_MT);
+  return box->server == NULL ? -1 : box->server->fd;
+}
+
+/* [-0, +0, m] core.net.Server is the metatable, to which net.lua adds serve and close. */
 void at_server_open(lua_State *L, at_runtime *rt) {
-  static const luaL_Reg functions[] = {{"listen", l_net_listen}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"accept", l_server_accept},
                                      {"stop", l_server_stop},
                                      {"stopped", l_server_stopped},
+                                     {"fd", l_server_fd},
                                      {"sockname", l_server_sockname},
                                      {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_server_gc}, {NULL, NULL}};
-  at_runtime_setfuncs(L, rt, functions);
   at_runtime_class(L, rt, AT_SERVER_MT, methods, meta);
   luaL_getmetatable(L, AT_SERVER_MT);
   lua_setfield(L, -2, "Server");

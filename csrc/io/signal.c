@@ -46,32 +46,48 @@ typedef struct at_watchbox {
 static const struct {
   const char *name;
   int number;
-} signals[] = {{"SIGHUP", SIGHUP},   {"SIGINT", SIGINT},     {"SIGQUIT", SIGQUIT},
-               {"SIGTERM", SIGTERM}, {"SIGUSR1", SIGUSR1},   {"SIGUSR2", SIGUSR2},
-               {"SIGALRM", SIGALRM}, {"SIGCHLD", SIGCHLD},   {"SIGCONT", SIGCONT},
-               {"SIGPIPE", SIGPIPE}, {"SIGTSTP", SIGTSTP},   {"SIGTTIN", SIGTTIN},
-               {"SIGTTOU", SIGTTOU}, {"SIGURG", SIGURG},     {"SIGWINCH", SIGWINCH},
-               {"SIGVTALRM", SIGVTALRM}, {"SIGPROF", SIGPROF}, {"SIGXCPU", SIGXCPU},
-               {"SIGXFSZ", SIGXFSZ}, {"SIGIO", SIGIO}};
+  int fatal; /* cannot be caught, or is a fault of the code that runs: not to be waited for */
+} signals[] = {{"SIGHUP", SIGHUP, 0},   {"SIGINT", SIGINT, 0},     {"SIGQUIT", SIGQUIT, 0},
+               {"SIGTERM", SIGTERM, 0}, {"SIGUSR1", SIGUSR1, 0},   {"SIGUSR2", SIGUSR2, 0},
+               {"SIGALRM", SIGALRM, 0}, {"SIGCHLD", SIGCHLD, 0},   {"SIGCONT", SIGCONT, 0},
+               {"SIGPIPE", SIGPIPE, 0}, {"SIGTSTP", SIGTSTP, 0},   {"SIGTTIN", SIGTTIN, 0},
+               {"SIGTTOU", SIGTTOU, 0}, {"SIGURG", SIGURG, 0},     {"SIGWINCH", SIGWINCH, 0},
+               {"SIGVTALRM", SIGVTALRM, 0}, {"SIGPROF", SIGPROF, 0}, {"SIGXCPU", SIGXCPU, 0},
+               {"SIGXFSZ", SIGXFSZ, 0}, {"SIGIO", SIGIO, 0},       {"SIGKILL", SIGKILL, 1},
+               {"SIGSTOP", SIGSTOP, 1}, {"SIGABRT", SIGABRT, 1},   {"SIGBUS", SIGBUS, 1},
+               {"SIGFPE", SIGFPE, 1},   {"SIGILL", SIGILL, 1},     {"SIGSEGV", SIGSEGV, 1},
+               {"SIGSYS", SIGSYS, 1},   {"SIGTRAP", SIGTRAP, 1}};
 #define AT_SIGNAL_COUNT ((int)(sizeof signals / sizeof signals[0]))
 
-static const char *name_of(int number) {
-  int i = 0;
-  while (i < AT_SIGNAL_COUNT - 1 && signals[i].number != number) i++;
-  return signals[i].name;
+void at_signal_push_name(lua_State *L, int number) {
+  int i;
+  for (i = 0; i < AT_SIGNAL_COUNT; i++)
+    if (signals[i].number == number) {
+      lua_pushstring(L, signals[i].name);
+      return;
+    }
+  lua_pushfstring(L, "SIG%d", number);
 }
 
-/* [-0, +0, v] */
-static int check_signal(lua_State *L, int arg) {
+/* [-0, +0, v] the place in the list of the signal that argument `arg` names. */
+static int check_name(lua_State *L, int arg) {
   const char *name;
   int i;
   if (lua_type(L, arg) != LUA_TSTRING) at_arg_type_error(L, arg, "name of a signal");
   name = lua_tostring(L, arg);
   for (i = 0; i < AT_SIGNAL_COUNT; i++)
-    if (strcmp(signals[i].name, name) == 0) return signals[i].number;
-  if (strcmp(name, "SIGKILL") == 0 || strcmp(name, "SIGSTOP") == 0)
-    return luaL_argerror(L, arg, lua_pushfstring(L, "%s cannot be caught", name));
+    if (strcmp(signals[i].name, name) == 0) return i;
   return luaL_argerror(L, arg, lua_pushfstring(L, "unknown signal '%s'", name));
+}
+
+int at_signal_check(lua_State *L, int arg) { return signals[check_name(L, arg)].number; }
+
+/* [-0, +0, v] one that can be waited for */
+static int check_signal(lua_State *L, int arg) {
+  int i = check_name(L, arg);
+  if (signals[i].fatal)
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s cannot be caught", signals[i].name));
+  return signals[i].number;
 }
 
 /* ---- what was installed before ---- */
@@ -82,25 +98,45 @@ static struct {
   struct sigaction before[NSIG];   /* guarded by mutex */
 } record = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-static int install(at_watch *w, uv_signal_cb callback) {
-  int status, number = w->number;
+/* Both under the mutex. */
+static void count_up(int number) {
+  if (record.watches[number]++ == 0) (void)sigaction(number, NULL, &record.before[number]);
+}
+
+/* libuv leaves the default behind; if somebody else has installed something, that stays. */
+static void count_down(int number) {
+  struct sigaction now;
+  if (--record.watches[number] == 0 && sigaction(number, NULL, &now) == 0 &&
+      !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
+    (void)sigaction(number, &record.before[number], NULL);
+}
+
+void at_signal_borrow(int number) {
   pthread_mutex_lock(&record.mutex);
-  if (record.watches[number] == 0) (void)sigaction(number, NULL, &record.before[number]);
-  status = uv_signal_start(&w->handle, callback, number);
-  if (status == 0) record.watches[number]++;
+  count_up(number);
+  pthread_mutex_unlock(&record.mutex);
+}
+
+void at_signal_give_back(int number) {
+  pthread_mutex_lock(&record.mutex);
+  count_down(number);
+  pthread_mutex_unlock(&record.mutex);
+}
+
+static int install(at_watch *w, uv_signal_cb callback) {
+  int status;
+  pthread_mutex_lock(&record.mutex);
+  count_up(w->number);
+  status = uv_signal_start(&w->handle, callback, w->number);
+  if (status != 0) count_down(w->number);
   pthread_mutex_unlock(&record.mutex);
   return status;
 }
 
-/* libuv leaves the default behind; if somebody else has installed something, that stays. */
 static void uninstall(at_watch *w) {
-  int number = w->number;
-  struct sigaction now;
   pthread_mutex_lock(&record.mutex);
   (void)uv_signal_stop(&w->handle); /* cannot fail for a handle that was started */
-  if (--record.watches[number] == 0 && sigaction(number, NULL, &now) == 0 &&
-      !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
-    (void)sigaction(number, &record.before[number], NULL);
+  count_down(w->number);
   pthread_mutex_unlock(&record.mutex);
 }
 
@@ -185,7 +221,7 @@ static int arrival_push(lua_State *L, at_op *op) {
     at_op_push_error(L, op, op->status);
     return AT_OP_FAILED;
   }
-  lua_pushstring(L, name_of(a->watch->number));
+  at_signal_push_name(L, a->watch->number);
   return 1;
 }
 
@@ -284,7 +320,7 @@ static int l_watch_next(lua_State *L) {
   }
   if (w->arrived) {
     w->arrived = 0;
-    lua_pushstring(L, name_of(w->number));
+    at_signal_push_name(L, w->number);
     at_task_resolved(L, rt, 1);
     return 1;
   }

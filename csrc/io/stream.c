@@ -64,7 +64,8 @@ void at_stream_update(at_stream *s) {
   int events = 0;
   if (s->fd < 0) return;
   if (s->connecting != NULL || s->head != NULL) events |= UV_WRITABLE;
-  if (s->reading && !s->ended && s->in_status == 0) events |= UV_READABLE;
+  if (s->reading && !s->ended && s->in_status == 0 && s->handle_count < AT_STREAM_HANDLES)
+    events |= UV_READABLE;
   if (events != s->events) {
     s->events = (unsigned char)events;
     if (events == 0)
@@ -118,8 +119,18 @@ void at_stream_abort(at_stream *s) {
   if (s->connecting != NULL) s->connected(s, UV_EBADF);
   at_reader_end(s, UV_EBADF);
   at_writer_end(s, UV_EBADF);
+  at_handle_end(s, UV_EBADF);
   at_ending_end(s, UV_EBADF);
   at_stream_drop(s);
+}
+
+void at_stream_shut_pipe(at_stream *s) {
+  int fd = s->fd;
+  s->fd = -1;
+  s->ended = 1;
+  at_closable_remove(&s->closable);
+  uv_close((uv_handle_t *)&s->poll, on_closed);
+  (void)close(fd);
 }
 
 static void close_closable(at_runtime *rt, at_closable *c) {
@@ -141,7 +152,7 @@ at_streambox *at_stream_box(lua_State *L, at_runtime *rt) {
   return box;
 }
 
-int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int is_socket) {
+int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int what) {
   at_stream *s = calloc(1, sizeof *s);
   int status;
   if (s == NULL) return UV_ENOMEM;
@@ -156,7 +167,9 @@ int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int is_socket) {
   s->box = box;
   s->fd = fd;
   s->refs = 2;
-  s->is_socket = (unsigned char)is_socket;
+  s->mark = AT_STREAM_MARK;
+  s->is_socket = what != AT_STREAM_FILE;
+  s->is_unix = what == AT_STREAM_UNIX;
   lua_rawgetp(rt->A, LUA_REGISTRYINDEX, &scratch_key);
   s->scratch = *(at_scratch **)lua_touserdata(rt->A, -1);
   lua_pop(rt->A, 1);
@@ -173,6 +186,9 @@ void at_stream_push_error(lua_State *L, int status, const char *op) {
   switch (status) {
     case UV_EBADF: at_error_push(L, "EBADF", "the stream is closed", op); break;
     case UV_EBUSY: at_error_push(L, "EBUSY", "another task is reading this stream", op); break;
+    case UV_ENOTSUP:
+      at_error_push(L, "ENOTSUP", "handles of this kind, or over this kind of stream, are not sent", op);
+      break;
     case UV_EMSGSIZE:
       at_error_push(L, "EMSGSIZE", "no end within the most bytes that were to be looked at", op);
       break;
@@ -242,6 +258,17 @@ static int l_stream_keepalive(lua_State *L) {
                       "keepalive");
 }
 
+/* send_buffer_size([bytes]) -> bytes, of the system's buffer; it may take more than was asked for */
+static int l_stream_send_buffer_size(lua_State *L) {
+  at_stream *s = at_stream_open_one(at_stream_self(L));
+  return at_address_buffer_size(L, s == NULL ? -1 : s->fd, SO_SNDBUF, "send_buffer_size");
+}
+
+static int l_stream_recv_buffer_size(lua_State *L) {
+  at_stream *s = at_stream_open_one(at_stream_self(L));
+  return at_address_buffer_size(L, s == NULL ? -1 : s->fd, SO_RCVBUF, "recv_buffer_size");
+}
+
 /* fd() -> integer, or nil once closed */
 static int l_stream_fd(lua_State *L) {
   at_stream *s = at_stream_self(L)->stream;
@@ -285,6 +312,10 @@ void at_stream_open(lua_State *L, at_runtime *rt) {
                                      {"peername", l_stream_peername},
                                      {"nodelay", l_stream_nodelay},
                                      {"keepalive", l_stream_keepalive},
+                                     {"send_buffer_size", l_stream_send_buffer_size},
+                                     {"recv_buffer_size", l_stream_recv_buffer_size},
+                                     {"send_handle", l_stream_send_handle},
+                                     {"receive_handle", l_stream_receive_handle},
                                      {"fd", l_stream_fd},
                                      {NULL, NULL}};
   static const luaL_Reg meta[] = {

@@ -16,6 +16,10 @@
 #define AT_STREAM_MT "asynctask.Stream"
 #define AT_STREAM_MARK (64 * 1024) /* bytes that wait in each direction before it is held up */
 #define AT_STREAM_LINE (16 * 1024 * 1024) /* a longer line is an error */
+#define AT_STREAM_HANDLES 4 /* descriptors that wait to be received before reading is held up */
+
+/* What a descriptor is: read and write go to it, recv and send, the latter with descriptors. */
+enum { AT_STREAM_FILE, AT_STREAM_SOCKET, AT_STREAM_UNIX };
 
 typedef struct at_stream at_stream;
 
@@ -49,7 +53,7 @@ struct at_stream {
   int refs;            /* the handle, the box, each operation */
   int waits;           /* operations that wait: the handle keeps the loop alive */
   unsigned char events;     /* what is polled for */
-  unsigned char is_socket;
+  unsigned char is_socket, is_unix;
   unsigned char reading;    /* reads ahead */
   unsigned char ended;      /* end of file was read */
   unsigned char shut;       /* our end was shut, or will be once the queue is empty */
@@ -64,9 +68,15 @@ struct at_stream {
   at_reading own;     /* serves most reads, so that they allocate nothing */
   int in_status;             /* why reading failed */
 
+  /* handle.c */
+  int handles[AT_STREAM_HANDLES]; /* owned: received, and nobody has them */
+  int handle_count;
+  struct at_handing *handing;     /* the one receive_handle that waits, or NULL */
+
   /* writer.c */
   struct at_chunk *head, *tail;       /* owned */
   uint64_t queued, sent;              /* bytes that ever came into the queue, and left it */
+  unsigned mark;                      /* a write waits while so many are queued up to its end */
   struct at_ending *endings;          /* shutdowns and closes that wait for the queue */
   int out_status;                     /* why writing failed */
   struct at_linger *linger;           /* owned; while a close waits for the queue */
@@ -77,7 +87,7 @@ at_streambox *at_stream_box(lua_State *L, at_runtime *rt);
 
 /* Gives it the descriptor, which is made non-blocking. 0, or a status (the descriptor is still the
 ** caller's). No Lua. */
-int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int is_socket);
+int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int kind);
 
 /* [-0, +0, v] the box at argument 1 of a method. */
 at_streambox *at_stream_self(lua_State *L);
@@ -94,6 +104,9 @@ void at_stream_update(at_stream *s);
 
 /* Closes at once, whatever is queued; what waits on it ends with EBADF. No Lua. */
 void at_stream_abort(at_stream *s);
+
+/* Shuts a stream that is only for writing: the descriptor is closed, the stream is not. No Lua. */
+void at_stream_shut_pipe(at_stream *s);
 
 /* Memory to read into, valid until the callback returns. */
 char *at_stream_scratch(at_stream *s);
@@ -114,6 +127,17 @@ void at_reader_end(at_stream *s, int status);    /* the read that waits ends */
 int l_stream_write(lua_State *L);
 void at_writer_flush(at_stream *s);              /* there may be room to write */
 void at_writer_end(at_stream *s, int status);    /* gives the queue up */
+/* Queues a byte that carries the descriptor, which is taken whatever becomes of it. A status. */
+int at_writer_handle(at_stream *s, int handle);
+
+/* handle.c */
+int l_stream_send_handle(lua_State *L);
+int l_stream_receive_handle(lua_State *L);
+ssize_t at_handle_recv(at_stream *s, char *memory, size_t size); /* as recv; keeps descriptors */
+/* [-0, +1, m] pushes the Stream, Server or Udp of a descriptor. 0, or a status (it is still the caller's). */
+int at_handle_push(lua_State *L, at_runtime *rt, int fd);
+void at_handle_answer(at_stream *s);             /* there may be a descriptor, or there will be none */
+void at_handle_end(at_stream *s, int status);    /* closes what nobody has; ends what waits */
 
 /* ending.c */
 int l_stream_shutdown(lua_State *L);
@@ -123,5 +147,8 @@ void at_ending_finish(at_stream *s);             /* closes, once the queue is em
 void at_ending_end(at_stream *s, int status);    /* ends what waits */
 
 void at_stream_open(lua_State *L, at_runtime *rt);
+
+/* deposit.c: descriptors on their way to another runtime */
+void at_deposit_open(lua_State *L, at_runtime *rt);
 
 #endif

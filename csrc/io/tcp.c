@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -104,36 +106,84 @@ static void connecting_release(at_op *op) {
 static const at_opclass connect_class = {"connect", connecting_push, connecting_cancel,
                                          connecting_release, NULL, 0};
 
+/* How the socket is made. */
+typedef struct dialling {
+  at_address from; /* size 0: the system chooses */
+  int local_port, nodelay, keepalive, fastopen;
+} dialling;
+
+/* Reads the options at `arg`. */
+static void check_dialling(lua_State *L, int arg, dialling *d) {
+  const char *from = NULL;
+  d->local_port = (int)at_arg_field_integer(L, arg, "local_port", 0, 0, 65535);
+  d->from.size = 0;
+  d->nodelay = at_arg_field_boolean(L, arg, "nodelay", 1);
+  d->fastopen = at_arg_field_boolean(L, arg, "fastopen", 0);
+  d->keepalive = (int)at_arg_field_integer(L, arg, "keepalive", -1, 0, 32767);
+  if (lua_istable(L, arg)) {
+    lua_getfield(L, arg, "local_address");
+    from = lua_tostring(L, -1); /* stays in the table */
+    lua_pop(L, 1);
+  }
+  if (from != NULL && at_address_parse(&d->from, from, d->local_port) != 0)
+    luaL_argerror(L, arg, "option 'local_address': numeric address expected");
+}
+
+/* Options before the connection; but for the address they are wishes. A status. */
+static int prepare(int fd, const at_address *to, const dialling *d) {
+  const at_address *from = &d->from;
+  at_address any;
+  if (to->name.ss_family == AF_UNIX) return 0;
+  if (d->nodelay) (void)at_address_nodelay(fd, 1);
+  if (d->keepalive >= 0) (void)at_address_keepalive(fd, 1, d->keepalive);
+#ifdef TCP_FASTOPEN_CONNECT
+  if (d->fastopen) (void)at_address_set(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+#endif
+  if (from->size == 0) {
+    if (d->local_port == 0) return 0;
+    (void)at_address_parse(&any, to->name.ss_family == AF_INET6 ? "::" : "0.0.0.0", d->local_port);
+    from = &any;
+  }
+  (void)at_address_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  return bind(fd, (const struct sockaddr *)&from->name, from->size) == 0 ? 0 : -errno;
+}
+
 /* A socket in the box that is connected (1), connecting (0), or a negative status. No Lua. */
-static int begin(at_runtime *rt, at_streambox *box, const at_address *a) {
-  int status, fd = at_address_socket(a->name.ss_family), done;
+static int begin(at_runtime *rt, at_streambox *box, const at_address *a, const dialling *d) {
+  int done = 0, status, fd = at_address_socket(a->name.ss_family, SOCK_STREAM);
   if (fd < 0) return fd;
-  if (a->name.ss_family != AF_UNIX) (void)at_address_nodelay(fd, 1); /* a wish */
-  do {
-    done = connect(fd, (const struct sockaddr *)&a->name, a->size) == 0;
-  } while (!done && errno == EINTR);
-  status = done || errno == EINPROGRESS ? 0 : -errno;
-  if (status == 0) status = at_stream_take(rt, box, fd, 1);
+  status = prepare(fd, a, d);
+  if (status == 0) {
+    do {
+      done = connect(fd, (const struct sockaddr *)&a->name, a->size) == 0;
+    } while (!done && errno == EINTR);
+    status = done || errno == EINPROGRESS ? 0 : -errno;
+  }
+  if (status == 0)
+    status = at_stream_take(rt, box, fd,
+                            a->name.ss_family == AF_UNIX ? AT_STREAM_UNIX : AT_STREAM_SOCKET);
   if (status == 0) return done;
   (void)close(fd);
   return status;
 }
 
-/* connect(host, port) or connect{path=}: the address is numeric */
+/* connect(host, port, options) or connect({path=}, nil, options): the addresses are numeric */
 static int l_net_connect(lua_State *L) {
   at_runtime *rt = at_rt(L);
   at_address a;
+  dialling d;
   at_streambox *box;
   struct at_connecting *c;
   at_task *t;
   int status;
   luaL_argcheck(L, at_tcp_check_address(L, 1, &a), 1, "numeric address expected");
+  check_dialling(L, 3, &d);
   if (at_op_refused(rt)) {
     at_task_refused(L, rt);
     return 1;
   }
   box = at_stream_box(L, rt); /* stack: ... box */
-  status = begin(rt, box, &a);
+  status = begin(rt, box, &a, &d);
   if (status < 0) return at_tcp_failed(L, rt, status, "connect", &a);
   if (status == 1) {
     at_task_resolved(L, rt, 1);
@@ -174,13 +224,13 @@ static int l_net_pair(lua_State *L) {
   status = socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0 ? 0 : -errno;
 #endif
   if (status < 0) return at_stream_failed(L, rt, status, "pair");
-  status = at_stream_take(rt, one, fds[0], 1);
+  status = at_stream_take(rt, one, fds[0], AT_STREAM_UNIX);
   if (status < 0) {
     (void)close(fds[0]);
     (void)close(fds[1]);
     return at_stream_failed(L, rt, status, "pair");
   }
-  status = at_stream_take(rt, other, fds[1], 1);
+  status = at_stream_take(rt, other, fds[1], AT_STREAM_UNIX);
   if (status < 0) {
     (void)close(fds[1]);
     at_stream_abort(one->stream);

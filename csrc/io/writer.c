@@ -25,6 +25,7 @@ typedef struct at_chunk {
   struct at_writing *writing; /* the write that waits for it, or NULL */
   uint64_t end;               /* where it ends, counted as s->queued is */
   size_t size, done, capacity;
+  int handle;                 /* owned; -1: none. With one, the chunk is a byte of its own */
   char bytes[];
 } at_chunk;
 
@@ -42,33 +43,43 @@ struct at_writing {
 #define MSG_NOSIGNAL 0 /* those systems have SO_NOSIGPIPE */
 #endif
 
-/* writev with SIGPIPE held back, and taken away if it was not there before. */
-static ssize_t write_masked(int fd, const struct iovec *vectors, int count) {
-  sigset_t pipe_only, old, pending;
-  ssize_t n;
-  int error, had;
-  sigemptyset(&pipe_only);
-  sigaddset(&pipe_only, SIGPIPE);
-  sigpending(&pending);
-  had = sigismember(&pending, SIGPIPE);
-  pthread_sigmask(SIG_BLOCK, &pipe_only, &old);
-  n = writev(fd, vectors, count);
-  error = errno;
-  if (n < 0 && error == EPIPE && !had) {
-    static const struct timespec none = {0, 0};
-    while (sigtimedwait(&pipe_only, NULL, &none) < 0 && errno == EINTR) continue;
-  }
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  errno = error;
-  return n;
+/* SIGPIPE held back while a batch goes to what is no socket. (Not for a whole turn of the loop: programs
+** that Lua code starts meanwhile would inherit the mask.) */
+typedef struct hold {
+  sigset_t before;
+  unsigned char held, blocked, pending; /* blocked, pending: it was so before */
+} hold;
+
+static void hold_sigpipe(const at_stream *s, hold *h) {
+  sigset_t one;
+  h->held = !s->is_socket;
+  if (!h->held) return;
+  sigemptyset(&one);
+  sigaddset(&one, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &one, &h->before);
+  h->blocked = sigismember(&h->before, SIGPIPE) == 1;
+  h->pending = h->blocked && sigpending(&one) == 0 && sigismember(&one, SIGPIPE) == 1;
 }
 
-/* Bytes taken, 0 if the system takes none now, or a negative status. */
+/* Takes away what the batch raised. */
+static void release_sigpipe(const hold *h, int status) {
+  static const struct timespec none = {0, 0};
+  sigset_t one;
+  if (!h->held) return;
+  if (status == UV_EPIPE && !h->pending) {
+    sigemptyset(&one);
+    sigaddset(&one, SIGPIPE);
+    while (sigtimedwait(&one, NULL, &none) < 0 && errno == EINTR) continue;
+  }
+  if (!h->blocked) pthread_sigmask(SIG_SETMASK, &h->before, NULL);
+}
+
+/* Bytes taken, 0 if the system takes none now, or a negative status. SIGPIPE is held back. */
 static ssize_t put(at_stream *s, struct iovec *vectors, int count) {
   ssize_t n;
   do {
     if (!s->is_socket) {
-      n = write_masked(s->fd, vectors, count);
+      n = writev(s->fd, vectors, count);
     } else if (count == 1) {
       n = send(s->fd, vectors->iov_base, vectors->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
@@ -78,6 +89,36 @@ static ssize_t put(at_stream *s, struct iovec *vectors, int count) {
   } while (n < 0 && errno == EINTR);
   if (n >= 0) return n;
   return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+/* The same for a byte that carries a descriptor. */
+static ssize_t put_handle(at_stream *s, at_chunk *chunk) {
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(int))];
+  } control;
+  struct iovec vector = {.iov_base = chunk->bytes, .iov_len = 1};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  struct cmsghdr *head;
+  ssize_t n;
+  memset(&control, 0, sizeof control);
+  message.msg_control = control.bytes;
+  message.msg_controllen = sizeof control.bytes;
+  head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(head), &chunk->handle, sizeof(int));
+  do {
+    n = sendmsg(s->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n >= 0) return n;
+  return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+static void free_chunk(at_chunk *chunk) {
+  if (chunk->handle >= 0) (void)close(chunk->handle);
+  free(chunk);
 }
 
 /* ---- the operations ---- */
@@ -108,7 +149,7 @@ static void unlink_chunk(at_stream *s, at_chunk *chunk) {
   *link = chunk->next;
   if (s->tail == chunk) s->tail = before;
   s->queued -= chunk->size;
-  free(chunk);
+  free_chunk(chunk);
 }
 
 static int writing_cancel(at_op *op) {
@@ -145,7 +186,7 @@ static void drop_chunks(at_stream *s, int status) {
   while ((chunk = s->head) != NULL) {
     s->head = chunk->next;
     end_writing(chunk, status);
-    free(chunk);
+    free_chunk(chunk);
   }
   s->tail = NULL;
 }
@@ -164,25 +205,27 @@ static void advance(at_stream *s, size_t n) {
     s->head = chunk->next;
     if (s->head == NULL) s->tail = NULL;
     end_writing(chunk, 0);
-    free(chunk);
+    free_chunk(chunk);
   }
   if (chunk != NULL) chunk->done += n;
-  for (; chunk != NULL && chunk->end - s->sent < AT_STREAM_MARK; chunk = chunk->next)
+  for (; chunk != NULL && chunk->end - s->sent < s->mark; chunk = chunk->next)
     end_writing(chunk, 0);
 }
 
 void at_writer_flush(at_stream *s) {
   int rounds = 0;
+  hold sigpipe;
+  hold_sigpipe(s, &sigpipe);
   while (s->head != NULL && rounds++ < AT_WRITE_ROUNDS) {
     struct iovec vectors[AT_WRITE_VECTORS];
     at_chunk *chunk = s->head;
     ssize_t n;
     int count = 0;
-    for (; chunk != NULL && count < AT_WRITE_VECTORS; chunk = chunk->next, count++) {
+    for (; chunk != NULL && chunk->handle < 0 && count < AT_WRITE_VECTORS; chunk = chunk->next, count++) {
       vectors[count].iov_base = chunk->bytes + chunk->done;
       vectors[count].iov_len = chunk->size - chunk->done;
     }
-    n = put(s, vectors, count);
+    n = count > 0 ? put(s, vectors, count) : put_handle(s, chunk);
     if (n == 0) break;
     if (n < 0) {
       s->out_status = (int)n;
@@ -191,6 +234,7 @@ void at_writer_flush(at_stream *s) {
     }
     advance(s, (size_t)n);
   }
+  release_sigpipe(&sigpipe, s->out_status);
   if (s->head == NULL) at_ending_drained(s);
 }
 
@@ -203,6 +247,7 @@ static char *enqueue(at_stream *s, size_t size, int own) {
     if (chunk == NULL) return NULL;
     memset(chunk, 0, sizeof *chunk);
     chunk->capacity = capacity;
+    chunk->handle = -1;
     if (s->tail != NULL)
       s->tail->next = chunk;
     else
@@ -213,6 +258,18 @@ static char *enqueue(at_stream *s, size_t size, int own) {
   chunk->size += size;
   chunk->end = s->queued;
   return chunk->bytes + chunk->size - size;
+}
+
+int at_writer_handle(at_stream *s, int handle) {
+  char *room = enqueue(s, 1, 1);
+  if (room == NULL) {
+    (void)close(handle);
+    return UV_ENOMEM;
+  }
+  *room = '\0';
+  s->tail->handle = handle;
+  at_writer_flush(s);
+  return s->out_status;
 }
 
 /* ---- write ---- */
@@ -239,15 +296,18 @@ static int gather(lua_State *L, int first, size_t skip, struct iovec *vectors, i
 /* Writes what the system takes now. The bytes taken, or a negative status. */
 static int write_now(lua_State *L, at_stream *s, size_t total, size_t *sent) {
   struct iovec vectors[AT_WRITE_VECTORS];
+  ssize_t n = 0;
+  hold sigpipe;
   *sent = 0;
+  hold_sigpipe(s, &sigpipe);
   while (*sent < total) {
     int next, count = gather(L, 2, *sent, vectors, &next);
-    ssize_t n = put(s, vectors, count);
-    if (n < 0) return (int)n;
-    if (n == 0) break;
+    n = put(s, vectors, count);
+    if (n <= 0) break;
     *sent += (size_t)n;
   }
-  return 0;
+  release_sigpipe(&sigpipe, (int)n);
+  return n < 0 ? (int)n : 0;
 }
 
 /* Copies the arguments without their first `skip` bytes. */
@@ -268,7 +328,7 @@ static void copy_rest(lua_State *L, size_t skip, char *to) {
 
 /* The rest of a write is queued. Its Task: settled while the queue is short. */
 static int queue_rest(lua_State *L, at_runtime *rt, at_stream *s, size_t sent, size_t rest) {
-  int waits = s->queued + rest - s->sent >= AT_STREAM_MARK;
+  int waits = s->queued + rest - s->sent >= s->mark;
   struct at_writing *w;
   at_task *t;
   char *room = enqueue(s, rest, waits);

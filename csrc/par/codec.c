@@ -13,6 +13,8 @@
 
 #define CODE_MT "asynctask.code"
 
+static const char codec_key = 'c'; /* registry: the state's codec */
+
 /* ---- bytecode and messages: any thread ---- */
 
 void at_code_release(at_code *code) {
@@ -24,7 +26,8 @@ void at_code_release(at_code *code) {
 void at_message_clear(at_message *m) {
   int i;
   for (i = 0; i < m->code_count; i++) at_code_release(m->codes[i]);
-  m->code_count = 0;
+  for (i = 0; i < m->carried_count; i++) at_shared_release(m->carried[i].shared);
+  m->code_count = m->carried_count = m->locals = 0;
   m->size = 0;
 }
 
@@ -32,6 +35,7 @@ void at_message_free(at_message *m) {
   at_message_clear(m);
   free(m->data);
   free(m->codes);
+  free(m->carried);
   memset(m, 0, sizeof *m);
 }
 
@@ -296,6 +300,10 @@ at_codec *at_codec_new(lua_State *L) {
   lua_setiuservalue(L, -2, AT_CODEC_ERRORMT);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_setiuservalue(L, -2, AT_CODEC_PACKAGE);
+  at_carry_push(L);
+  lua_setiuservalue(L, -2, AT_CODEC_CLASSES);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &codec_key);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   c->globals = lua_topointer(L, -1);
   lua_pop(L, 1);
@@ -306,4 +314,9 @@ void at_codec_free(at_codec *c) {
   at_message_free(&c->message);
   free(c->seen.entries);
   memset(&c->seen, 0, sizeof c->seen);
+}
+
+at_codec *at_codec_push(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
+  return (at_codec *)lua_touserdata(L, -1);
 }

@@ -1,23 +1,27 @@
 /* decode.c - makes the values of a message in the receiver's state. Runs on its thread.
 **
-** The message is from encode.c of this process and is trusted; it belongs to the caller, so raising
-** (out of memory, a module that cannot be loaded) leaks nothing. Recursion is bounded by what
-** encode.c wrote: deeper tables come on a list after the roots. May call `require`. */
+** The message is from encode.c of this process and belongs to the caller, so raising (out of memory, a
+** module that cannot be loaded) leaks nothing. Every byte is checked all the same: what encode.c cannot
+** have written raises. Recursion is bounded; what lies deeper comes on a list after the roots. May
+** call `require`. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "core/locals.h"
 #include "par/codec.h"
 
 #define PAUSE_BYTES 16384 /* messages for which the collector waits */
+#define DEPTH_MAX (3 * AT_CODEC_DEPTH + 8) /* more than encode.c ever writes */
 #define LOADED_MAX 256 /* functions remembered; beyond that all are forgotten */
 
 typedef struct decoder {
   lua_State *L;
   at_codec *c;
   const at_message *m;
-  const char *p;
+  const char *p, *end;
+  int depth;
   int codec;   /* stack index of the codec's userdata */
   int refs;    /* stack index of a table offset -> value, or nil */
   int pending; /* stack index of the list of tables and functions that are filled later, or nil */
@@ -26,7 +30,21 @@ typedef struct decoder {
 
 static void decode_value(decoder *d);
 
+static int corrupt(decoder *d) {
+  return luaL_error(d->L, "corrupt message");
+}
+
+/* [-0, +0, v] at least n more bytes. */
+static void need(decoder *d, size_t n) {
+  if ((size_t)(d->end - d->p) < n) corrupt(d);
+}
+
+static void deeper(decoder *d) {
+  if (++d->depth > DEPTH_MAX) corrupt(d);
+}
+
 static void take(decoder *d, void *to, size_t n) {
+  need(d, n);
   memcpy(to, d->p, n);
   d->p += n;
 }
@@ -44,6 +62,7 @@ static uint64_t take_u64(decoder *d) {
 }
 
 static unsigned char take_u8(decoder *d) {
+  need(d, 1);
   return (unsigned char)*d->p++;
 }
 
@@ -65,6 +84,11 @@ static void share(decoder *d, int tag, size_t offset) {
 /* [-0, +0, m] the value at the top is filled later. */
 static void fill_later(decoder *d) {
   list_set(d->L, d->pending, ++d->pending_last);
+}
+
+/* [-0, +1, v] the value whose tag is at `offset`. */
+static void push_ref(decoder *d, uint64_t offset) {
+  if (lua_isnil(d->L, d->refs) || lua_rawgeti(d->L, d->refs, (lua_Integer)offset) == LUA_TNIL) corrupt(d);
 }
 
 /* ---- tables ---- */
@@ -95,12 +119,113 @@ static void be_error_object(decoder *d, int tag) {
   lua_setmetatable(d->L, -2);
 }
 
+/* [-0, +0, e] gives the table at the top the metatable that comes next, if it has one. */
+static void be_classed(decoder *d, int tag) {
+  if (!(tag & AT_T_CLASSED)) return;
+  decode_value(d);
+  if (!lua_istable(d->L, -1)) corrupt(d);
+  lua_setmetatable(d->L, -2);
+}
+
+/* The counts of a body: no more than there can be. */
+static void take_counts(decoder *d, uint32_t *items, uint32_t *pairs) {
+  *items = take_u32(d);
+  *pairs = take_u32(d);
+  need(d, (size_t)*items + 2 * (size_t)*pairs);
+}
+
 static void decode_table(decoder *d, int tag, size_t offset) {
-  uint32_t items = take_u32(d), pairs = take_u32(d);
-  lua_createtable(d->L, hint(items), hint(pairs));
-  share(d, tag, offset);
-  be_error_object(d, tag);
+  uint32_t items, pairs;
+  deeper(d);
+  if (tag & AT_T_CLASSED) {
+    lua_newtable(d->L);
+    share(d, tag, offset);
+    be_classed(d, tag);
+    take_counts(d, &items, &pairs);
+  } else {
+    take_counts(d, &items, &pairs);
+    lua_createtable(d->L, hint(items), hint(pairs));
+    share(d, tag, offset);
+    be_error_object(d, tag);
+  }
   decode_items(d, items, pairs);
+  d->depth--;
+}
+
+/* ---- classes and userdata ---- */
+
+/* [-0, +0, e] fills the new metatable at the top. */
+static void decode_class_body(decoder *d, int how) {
+  uint32_t items, pairs;
+  be_classed(d, how & AT_CLASS_META ? AT_T_CLASSED : 0);
+  if (how & AT_CLASS_LATER) {
+    fill_later(d);
+  } else {
+    take_counts(d, &items, &pairs);
+    decode_items(d, items, pairs);
+  }
+}
+
+/* Pushes this state's class of the name that comes. One that it has not, it gets. */
+static void decode_class(decoder *d, int tag, size_t offset) {
+  lua_State *L = d->L;
+  uint32_t n = take_u32(d);
+  int how, known, name;
+  need(d, n);
+  lua_pushlstring(L, d->p, n);
+  d->p += n;
+  how = take_u8(d);
+  deeper(d);
+  name = lua_gettop(L);
+  lua_getiuservalue(L, d->codec, AT_CODEC_CLASSES);
+  lua_pushvalue(L, name);
+  known = lua_rawget(L, -2) == LUA_TTABLE && n > 0;
+  lua_remove(L, -2); /* stack: name class|nil */
+  if (how == AT_CLASS_NAMED) {
+    decode_value(d); /* loads the module, which may register it */
+    if (!lua_istable(L, -1)) corrupt(d);
+  } else {
+    lua_newtable(L);
+    if (known) lua_pushvalue(L, -2);
+    share(d, tag, offset);
+    if (known) lua_pop(L, 1);
+    decode_class_body(d, how);
+  } /* stack: name class|nil sent */
+  if (known) {
+    lua_pop(L, 1);
+  } else {
+    lua_replace(L, -2);
+    if (n > 0) {
+      lua_pushvalue(L, name);
+      lua_pushvalue(L, -2);
+      at_carry_register(L, d->c, d->codec);
+    }
+  }
+  lua_remove(L, name);
+  if (how == AT_CLASS_NAMED) share(d, tag, offset);
+  d->depth--;
+}
+
+static void decode_carried(decoder *d, int tag, size_t offset) {
+  char bytes[AT_CARRY_BYTES];
+  const at_carried *carried;
+  uint32_t i = take_u32(d);
+  take(d, bytes, sizeof bytes);
+  if (i >= (uint32_t)d->m->carried_count) corrupt(d);
+  carried = &d->m->carried[i];
+  if (!carried->carrier->take(d->L, carried->shared, bytes)) corrupt(d);
+  share(d, tag, offset);
+}
+
+static void decode_local(decoder *d, int tag, size_t offset) {
+  int fresh;
+  at_locals_variable(d->L, (lua_Integer)take_u64(d), &fresh);
+  share(d, tag, offset);
+  deeper(d);
+  decode_value(d);
+  if (fresh) lua_setiuservalue(d->L, -2, 1);
+  else lua_pop(d->L, 1);
+  d->depth--;
 }
 
 /* ---- functions ---- */
@@ -134,7 +259,7 @@ static void push_plain(decoder *d, const at_code *code, int upvalues) {
     load_code(L, code); /* stack: loaded function */
     for (i = 1; i <= upvalues; i++) {
       lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
-      lua_setupvalue(L, -2, i);
+      if (lua_setupvalue(L, -2, i) == NULL) corrupt(d);
     }
     if (++d->c->loaded_count > LOADED_MAX) {
       lua_newtable(L);
@@ -155,11 +280,14 @@ static void decode_upvalues(decoder *d, int upvalues) {
   for (i = 1; i <= upvalues; i++) {
     if (take_u8(d) == AT_T_NEWUP) {
       decode_value(d);
-      lua_setupvalue(L, function, i);
+      if (lua_setupvalue(L, function, i) == NULL) corrupt(d);
     } else {
       uint64_t other = take_u64(d);
       int number = take_u8(d);
-      lua_rawgeti(L, d->refs, (lua_Integer)other);
+      push_ref(d, other);
+      if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1) || lua_upvalueid(L, -1, number + 1) == NULL ||
+          lua_upvalueid(L, function, i) == NULL)
+        corrupt(d);
       lua_upvaluejoin(L, function, i, -1, number + 1);
       lua_pop(L, 1);
     }
@@ -167,13 +295,18 @@ static void decode_upvalues(decoder *d, int upvalues) {
 }
 
 static void decode_function(decoder *d, int tag, size_t offset) {
-  const at_code *code = d->m->codes[take_u32(d)];
+  const at_code *code;
+  uint32_t n = take_u32(d);
   int how = take_u8(d), upvalues = take_u8(d);
+  if (n >= (uint32_t)d->m->code_count) corrupt(d);
+  code = d->m->codes[n];
+  deeper(d);
   if (how == 1) push_plain(d, code, upvalues);
   else load_code(d->L, code);
   share(d, tag, offset);
   if (how == 0) decode_upvalues(d, upvalues);
   else if (how == 2) fill_later(d);
+  d->depth--;
 }
 
 /* ---- names ---- */
@@ -201,11 +334,13 @@ static void decode_named(decoder *d) {
   uint32_t n = take_u32(d);
   const char *module = d->p;
   uint32_t m;
+  need(d, n);
   lua_pushlstring(L, module, n);
   d->p += n;
   load_module(L);
   m = take_u32(d);
   if (m == 0) return;
+  need(d, m);
   lua_pushlstring(L, d->p, m);
   d->p += m;
   if (lua_istable(L, -2)) lua_gettable(L, -2); /* stack: module value */
@@ -221,6 +356,7 @@ static void decode_named(decoder *d) {
 /* ---- any value ---- */
 
 static void decode_string(decoder *d, size_t n) {
+  need(d, n);
   lua_pushlstring(d->L, d->p, n);
   d->p += n;
 }
@@ -254,11 +390,33 @@ static void decode_value(decoder *d) {
       share(d, tag, offset);
       be_error_object(d, tag);
       fill_later(d);
+      deeper(d);
+      be_classed(d, tag);
+      d->depth--;
       break;
     case AT_T_FUNC: decode_function(d, tag, offset); break;
-    case AT_T_REF: lua_rawgeti(L, d->refs, (lua_Integer)take_u64(d)); break;
+    case AT_T_REF: push_ref(d, take_u64(d)); break;
     case AT_T_NAMED: decode_named(d); break;
-    default: lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); /* AT_T_GLOBALS */
+    case AT_T_GLOBALS: lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); break;
+    case AT_T_CARRIED: decode_carried(d, tag, offset); break;
+    case AT_T_LOCAL: decode_local(d, tag, offset); break;
+    case AT_T_CLASS: decode_class(d, tag, offset); break;
+    default: corrupt(d);
+  }
+}
+
+/* [-0, +1, e] pushes the table of task-local values. */
+static void decode_locals(decoder *d) {
+  lua_State *L = d->L;
+  int i;
+  lua_createtable(L, 0, hint((uint32_t)d->m->locals));
+  for (i = 0; i < d->m->locals; i++) {
+    decode_value(d);
+    if (at_locals_id(L, -1) == 0) corrupt(d);
+    lua_createtable(L, 1, 0);
+    decode_value(d);
+    lua_rawseti(L, -2, 1);
+    lua_rawset(L, -3);
   }
 }
 
@@ -271,7 +429,8 @@ static void decode_pending(decoder *d) {
     lua_pushnil(L);
     lua_rawseti(L, d->pending, d->pending_first++);
     if (lua_istable(L, -1)) {
-      uint32_t items = take_u32(d), pairs = take_u32(d);
+      uint32_t items, pairs;
+      take_counts(d, &items, &pairs);
       decode_items(d, items, pairs);
     } else {
       lua_Debug info;
@@ -290,7 +449,7 @@ void at_decode_end(lua_State *L, at_codec *c) {
 }
 
 int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
-  decoder d = {L, c, m, m->data, codec, 0, 0, 1, 0};
+  decoder d = {L, c, m, m->data, m->data + m->size, 0, codec, 0, 0, 1, 0};
   int roots = 0;
   luaL_checkstack(L, 10, "values");
   if (m->size >= PAUSE_BYTES && lua_gc(L, LUA_GCISRUNNING)) {
@@ -302,7 +461,9 @@ int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
   lua_pushnil(L);
   d.pending = lua_gettop(L);
   for (; roots < m->roots; roots++) decode_value(&d);
+  if (m->locals > 0) decode_locals(&d);
   decode_pending(&d);
+  if (m->locals > 0) at_locals_set(L, at_runtime_get(L));
   lua_remove(L, d.refs);
   lua_remove(L, d.refs);
   at_decode_end(L, c);

@@ -8,29 +8,8 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "par/codec.h"
-
-#define DEPTH_MAX 60    /* C recursion; a level takes some 300 bytes and 4 slots of the Lua stack */
-#define STEPS_SHOWN 12  /* of a path in an error */
-
-enum step_kind { STEP_ROOT, STEP_DEEP, STEP_FIELD, STEP_KEY, STEP_UPVALUE };
-
-/* Where we are, for errors; linked inward to outward through the C stack. */
-typedef struct step {
-  const struct step *outer;
-  int kind;
-  int index;        /* FIELD: where the key is on the Lua stack; ROOT, DEEP: which root */
-  const char *name; /* UPVALUE */
-} step;
-
-typedef struct encoder {
-  lua_State *L;
-  at_codec *c;
-  int codec;   /* stack index of the codec's userdata */
-  int pending; /* stack index of the list of what is written later, or nil */
-  lua_Integer pending_first, pending_last;
-  int role, root, depth;
-} encoder;
+#include "core/locals.h"
+#include "par/encoder.h"
 
 static void encode_value(encoder *e, int index, const step *at);
 
@@ -76,95 +55,6 @@ static void put_u32(encoder *e, uint32_t v) {
 
 static void put_u64(encoder *e, uint64_t v) {
   put_bytes(e, &v, sizeof v);
-}
-
-/* ---- refusals ---- */
-
-/* [-0, +1, m] */
-static void push_step(encoder *e, const step *s) {
-  lua_State *L = e->L;
-  switch (s->kind) {
-    case STEP_ROOT:
-    case STEP_DEEP:
-      if (e->role == AT_ROLE_ERROR) lua_pushliteral(L, "the error value");
-      else if (e->role == AT_ROLE_RESULT) lua_pushfstring(L, "result %d", s->index + 1);
-      else if (s->index > 0) lua_pushfstring(L, "argument %d", s->index);
-      else lua_pushliteral(L, "the function");
-      if (s->kind == STEP_DEEP) {
-        lua_pushliteral(L, ", ...");
-        lua_concat(L, 2);
-      }
-      break;
-    case STEP_KEY: lua_pushliteral(L, "a key"); break;
-    case STEP_UPVALUE: lua_pushfstring(L, "upvalue \"%s\"", s->name); break;
-    default:
-      if (lua_type(L, s->index) == LUA_TSTRING)
-        lua_pushfstring(L, "field \"%s\"", lua_tostring(L, s->index));
-      else if (lua_isinteger(L, s->index))
-        lua_pushfstring(L, "index %I", (LUAI_UACINT)lua_tointeger(L, s->index));
-      else
-        lua_pushfstring(L, "a field whose key is a %s", luaL_typename(L, s->index));
-  }
-}
-
-/* [-0, +1, m] `argument 2, field "conn"`, or `upvalue "x" of the function`. */
-static void push_path(encoder *e, const step *at) {
-  lua_State *L = e->L;
-  const step *steps[STEPS_SHOWN];
-  int n = 0, i, skipped = 0;
-  luaL_checkstack(L, STEPS_SHOWN * 2 + 8, "path");
-  for (; at != NULL; at = at->outer) { /* innermost first; the middle of a long path is left out */
-    if (n == STEPS_SHOWN) {
-      memmove(&steps[STEPS_SHOWN / 2], &steps[STEPS_SHOWN / 2 + 1],
-              (STEPS_SHOWN - STEPS_SHOWN / 2 - 1) * sizeof *steps);
-      n--;
-      skipped++;
-    }
-    steps[n++] = at;
-  }
-  i = n - 1;
-  if (i > 0 && steps[i]->kind == STEP_ROOT && e->role == AT_ROLE_JOB && steps[i]->index == 0 &&
-      steps[i - 1]->kind == STEP_UPVALUE) {
-    lua_pushfstring(L, "upvalue \"%s\" of the function", steps[i - 1]->name);
-    i -= 2;
-  } else {
-    push_step(e, steps[i--]);
-  }
-  for (; i >= 0; i--) {
-    lua_pushstring(L, skipped && i == STEPS_SHOWN / 2 - 1 ? ", ..., " : ", ");
-    push_step(e, steps[i]);
-    lua_concat(L, 3);
-  }
-}
-
-/* [-0, +1, m] the type's name, with the class where the metatable has one. */
-static void push_what(lua_State *L, int index) {
-  const char *name = NULL;
-  int type = lua_type(L, index);
-  if (lua_getmetatable(L, index)) {
-    lua_pushliteral(L, "__name");
-    if (lua_rawget(L, -2) == LUA_TSTRING) name = lua_tostring(L, -1);
-    lua_pop(L, 2); /* the metatable holds the name while the value lives */
-  }
-  if (type == LUA_TTABLE)
-    lua_pushfstring(L, name ? "a table with a metatable (%s)" : "a table with a metatable", name);
-  else if (type == LUA_TUSERDATA)
-    lua_pushfstring(L, name ? "a userdata (%s)" : "a userdata", name);
-  else if (type == LUA_TLIGHTUSERDATA)
-    lua_pushliteral(L, "a light userdata");
-  else if (type == LUA_TTHREAD)
-    lua_pushliteral(L, "a coroutine");
-  else
-    lua_pushliteral(L, "a C function that is in no loaded module");
-}
-
-/* [-0, +0, v] */
-static void refuse(encoder *e, int index, const step *at) {
-  lua_State *L = e->L;
-  luaL_checkstack(L, 8, "error");
-  push_path(e, at);
-  push_what(L, index);
-  luaL_error(L, "%s: cannot copy %s", lua_tostring(L, -2), lua_tostring(L, -1));
 }
 
 /* ---- references and names ---- */
@@ -258,35 +148,108 @@ static void encode_body(encoder *e, int index, const step *at) {
   memcpy(e->c->message.data + head, counts, sizeof counts);
 }
 
-static int is_error_object(encoder *e, int index) {
-  int same;
-  if (!lua_getmetatable(e->L, index)) return 0;
-  lua_getiuservalue(e->L, e->codec, AT_CODEC_ERRORMT);
-  same = lua_rawequal(e->L, -1, -2);
+/* [-0, +(0|1), m] what the metatable (or class) at the top is known as: pushes its name or carrier. */
+static int push_class(encoder *e) {
+  lua_getiuservalue(e->L, e->codec, AT_CODEC_CLASSES);
+  lua_pushvalue(e->L, -2);
+  if (lua_rawget(e->L, -2) != LUA_TNIL) {
+    lua_remove(e->L, -2);
+    return 1;
+  }
   lua_pop(e->L, 2);
-  return same ? 1 : -1;
+  return 0;
+}
+
+/* Writes the metatable at `index`, by its name if it is a registered class (else it is met in one). Its
+** body follows at once, or, deep down, after the roots. */
+static void encode_class(encoder *e, int index, const step *at) {
+  lua_State *L = e->L;
+  const void *p = lua_topointer(L, index);
+  size_t n = 0, how_at;
+  const char *name = "";
+  step inside = {at, STEP_CLASS, 0, NULL};
+  unsigned char how = AT_CLASS_NAMED;
+  luaL_checkstack(L, 8, "class");
+  if (refer(e, p)) return;
+  if (e->depth > 2 * AT_CODEC_DEPTH) luaL_error(L, "classes nested too deeply to be copied");
+  lua_pushvalue(L, index);
+  if (push_class(e)) {
+    lua_replace(L, -2);
+    if (lua_type(L, -1) == LUA_TSTRING) name = lua_tolstring(L, -1, &n);
+  }
+  inside.name = name; /* stack: ... name, which keeps it */
+  put_tag(e, AT_T_CLASS);
+  put_u32(e, (uint32_t)n);
+  put_bytes(e, name, n);
+  how_at = e->c->message.size;
+  put_bytes(e, &how, 1);
+  if (!write_name(e, index, p)) {
+    int meta = lua_getmetatable(L, index);
+    how = (unsigned char)((meta ? AT_CLASS_META : 0) | (e->depth >= AT_CODEC_DEPTH ? AT_CLASS_LATER : 0));
+    e->c->message.data[how_at] = (char)how;
+    e->depth++;
+    if (meta) encode_class(e, lua_gettop(L), &inside);
+    if (how & AT_CLASS_LATER) write_later(e, index);
+    else encode_body(e, index, &inside);
+    e->depth--;
+    if (meta) lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+/* [-0, +(0|1), v] what the table at `index` is beside its contents: 0, AT_T_ERROR, or AT_T_CLASSED with
+** the metatable pushed. */
+static int table_kind(encoder *e, int index, const step *at) {
+  lua_State *L = e->L;
+  int same;
+  if (!lua_getmetatable(L, index)) return 0;
+  lua_getiuservalue(L, e->codec, AT_CODEC_ERRORMT);
+  same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 1);
+  if (same) {
+    lua_pop(L, 1);
+    return AT_T_ERROR;
+  }
+  if (!push_class(e)) at_refuse(e, index, at);
+  lua_pop(L, 1);
+  return AT_T_CLASSED;
+}
+
+/* True if the table at `index` is itself a registered class. */
+static int is_class(encoder *e, int index) {
+  if (e->c->class_count == 0) return 0;
+  lua_pushvalue(e->L, index);
+  if (!push_class(e)) {
+    lua_pop(e->L, 1);
+    return 0;
+  }
+  lua_pop(e->L, 2);
+  return 1;
 }
 
 static void encode_table(encoder *e, int index, const step *at) {
-  const void *p = lua_topointer(e->L, index);
-  int error, flag;
-  luaL_checkstack(e->L, 8, "table");
+  lua_State *L = e->L;
+  const void *p = lua_topointer(L, index);
+  int kind, later = e->depth >= AT_CODEC_DEPTH;
+  luaL_checkstack(L, 8, "table");
   if (p == e->c->globals) {
     put_tag(e, AT_T_GLOBALS);
     return;
   }
-  if (write_name(e, index, p) || refer(e, p)) return;
-  error = is_error_object(e, index);
-  if (error < 0) refuse(e, index, at);
-  flag = error ? AT_T_ERROR : 0;
-  if (e->depth >= DEPTH_MAX) {
-    put_tag(e, AT_T_LATER | flag);
-    write_later(e, index);
+  if (is_class(e, index)) {
+    encode_class(e, index, at);
     return;
   }
-  put_tag(e, AT_T_TABLE | flag);
+  if (write_name(e, index, p) || refer(e, p)) return;
+  kind = table_kind(e, index, at);
+  put_tag(e, (later ? AT_T_LATER : AT_T_TABLE) | kind);
+  if (later) write_later(e, index);
   e->depth++;
-  encode_body(e, index, at);
+  if (kind == AT_T_CLASSED) {
+    encode_class(e, lua_gettop(L), at);
+    lua_pop(L, 1);
+  }
+  if (!later) encode_body(e, index, at);
   e->depth--;
 }
 
@@ -362,7 +325,7 @@ static void encode_function(encoder *e, int index, const step *at) {
   if (lua_iscfunction(L, index)) {
     if (write_name(e, index, p)) return;
     at_codec_refresh(L, e->c, e->codec, 1);
-    if (!write_name(e, index, p)) refuse(e, index, at);
+    if (!write_name(e, index, p)) at_refuse(e, index, at);
     return;
   }
   code = at_code_remembered(L, e->codec, index); /* stack: holder or nil */
@@ -378,7 +341,7 @@ static void encode_function(encoder *e, int index, const step *at) {
   }
   lua_pushvalue(L, index);
   lua_getinfo(L, ">u", &info);
-  how[0] = is_plain(e, index) ? 1 : e->depth >= DEPTH_MAX ? 2 : 0;
+  how[0] = is_plain(e, index) ? 1 : e->depth >= AT_CODEC_DEPTH ? 2 : 0;
   how[1] = info.nups;
   put_tag(e, AT_T_FUNC);
   put_u32(e, add_code(e, code));
@@ -391,6 +354,46 @@ static void encode_function(encoder *e, int index, const step *at) {
     encode_upvalues(e, index, offset, at);
     e->depth--;
   }
+}
+
+/* ---- userdata ---- */
+
+/* Task-local variables are known by their numbers. */
+static void encode_local(encoder *e, int index, lua_Integer id, const step *at) {
+  uint64_t number = (uint64_t)id;
+  step inside = {at, STEP_DEFAULT, 0, NULL};
+  if (refer(e, lua_topointer(e->L, index))) return;
+  put(e, AT_T_LOCAL, &number, sizeof number);
+  lua_getiuservalue(e->L, index, 1);
+  e->depth++;
+  encode_value(e, lua_gettop(e->L), &inside);
+  e->depth--;
+  lua_pop(e->L, 1);
+}
+
+static void encode_userdata(encoder *e, int index, const step *at) {
+  lua_State *L = e->L;
+  const at_carrier *carrier;
+  char bytes[AT_CARRY_BYTES] = {0};
+  at_shared *shared;
+  lua_Integer id;
+  luaL_checkstack(L, 8, "userdata");
+  if (!lua_getmetatable(L, index)) at_refuse(e, index, at);
+  if (!push_class(e)) {
+    lua_pop(L, 1);
+    id = at_locals_id(L, index);
+    if (id == 0) at_refuse(e, index, at);
+    encode_local(e, index, id, at);
+    return;
+  }
+  carrier = (const at_carrier *)lua_touserdata(L, -1); /* stack: metatable carrier */
+  lua_pop(L, 2);
+  if (carrier == NULL) at_refuse(e, index, at); /* a class of tables */
+  if (refer(e, lua_topointer(L, index))) return;
+  shared = carrier->give(L, index, bytes);
+  put_tag(e, AT_T_CARRIED);
+  put_u32(e, at_carry_add(L, &e->c->message, carrier, shared));
+  put_bytes(e, bytes, sizeof bytes);
 }
 
 /* ---- any value ---- */
@@ -435,7 +438,8 @@ static void encode_value(encoder *e, int index, const step *at) {
     case LUA_TSTRING: encode_string(e, index); break;
     case LUA_TTABLE: encode_table(e, index, at); break;
     case LUA_TFUNCTION: encode_function(e, index, at); break;
-    default: refuse(e, index, at);
+    case LUA_TUSERDATA: encode_userdata(e, index, at); break;
+    default: at_refuse(e, index, at);
   }
 }
 
@@ -460,6 +464,24 @@ static void encode_pending(encoder *e) {
   }
 }
 
+/* The values of the running task's variables: variable, value, ... */
+static void encode_locals(encoder *e) {
+  lua_State *L = e->L;
+  step at = {NULL, STEP_ROOT, -1, NULL};
+  if (!at_locals_push(L, at_runtime_get(L))) return;
+  e->root = -1;
+  luaL_checkstack(L, 6, "task-local values");
+  lua_pushnil(L);
+  while (lua_next(L, -2)) { /* stack: ... values variable box */
+    encode_value(e, lua_gettop(L) - 1, &at);
+    lua_rawgeti(L, -1, 1);
+    encode_value(e, lua_gettop(L), &at);
+    lua_pop(L, 2);
+    e->c->message.locals++;
+  }
+  lua_pop(L, 1);
+}
+
 void at_encode(lua_State *L, at_codec *c, int codec, int first, int role) {
   encoder e = {L, c, codec, 0, 1, 0, role, 0, 0};
   int last = lua_gettop(L), i;
@@ -474,6 +496,7 @@ void at_encode(lua_State *L, at_codec *c, int codec, int first, int role) {
     e.root = i - first;
     encode_value(&e, i, &at);
   }
+  if (role == AT_ROLE_JOB) encode_locals(&e);
   encode_pending(&e);
   c->message.roots = last - first + 1;
   lua_settop(L, last);

@@ -1,34 +1,20 @@
-/* job.c - task.run: a function with its arguments goes to a worker, its results come back.
+/* job.c - the worker's half of a job: the body of its coroutine task, starting, telling, sending back.
 **
-** The submitter's half (l_run, the operation's class) runs on its loop thread; the worker's half (the
-** body of the job's coroutine task, at_job_start, at_job_tell) on the worker's. They meet only in
-** at_job and in the pool's functions. A job is sent back exactly once, when its task has settled:
-** returned, failed, or was stopped. */
+** Runs on the worker's thread; submit.c is the other half. They meet only in at_job and in the pool's
+** functions. A job is sent back exactly once, when its task has settled: returned, failed, or was
+** stopped. */
 #include <lualib.h>
-#include <stddef.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "base/arg.h"
 #include "base/error.h"
 #include "core/await.h"
 #include "core/cancel.h"
 #include "core/fault.h"
 #include "core/sched.h"
-#include "par/par.h"
 #include "par/pool.h"
 
-#define SPARE_BYTES 4096 /* larger messages are not kept */
-
-static const char par_key = 'p', codec_key = 'c', body_key = 'b';
-
-at_par *at_par_get(lua_State *L) {
-  at_par *par;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &par_key);
-  par = (at_par *)lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return par;
-}
+static const char body_key = 'b';
 
 /* ---- the worker's half: the body of a job ---- */
 
@@ -53,6 +39,58 @@ static void find_function(lua_State *L, int index) {
   lua_remove(L, -2);
 }
 
+/* [-0, +1, m] pushes globals of this job's own: a copy of the worker's, which are seen through it. */
+static void push_globals(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); /* stack: own metatable globals */
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, -6);
+  }
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, LUA_GNAME);
+}
+
+/* [-0, +0, m] forgets the functions that were loaded: their globals are another job's. */
+static void forget_functions(lua_State *L, at_codec *c, int codec) {
+  lua_newtable(L);
+  lua_setiuservalue(L, codec, AT_CODEC_LOADED);
+  c->loaded_count = 0;
+}
+
+/* stack: globals codec job. What a fresh job is made of: its functions have globals of their own. The
+** caller puts back what were the globals. */
+static int l_decode_fresh(lua_State *L) {
+  at_worker *w = at_worker_self;
+  at_job *job = (at_job *)lua_touserdata(L, 3);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  forget_functions(L, w->codec, 2);
+  return at_decode(L, w->codec, 2, &job->message);
+}
+
+/* stack: job flat codec -> and what the message holds; returns their number. [-0, +n, e] */
+static int decode_fresh(lua_State *L, at_job *job) {
+  int status;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); /* stack: job flat codec globals */
+  lua_pushcfunction(L, l_decode_fresh);
+  push_globals(L);
+  lua_pushvalue(L, 3);
+  lua_pushlightuserdata(L, job);
+  status = lua_pcall(L, 3, LUA_MULTRET, 0);
+  lua_pushvalue(L, 4);
+  lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  forget_functions(L, at_worker_self->codec, 3);
+  lua_remove(L, 4);
+  if (status != LUA_OK) lua_error(L);
+  return lua_gettop(L) - 3;
+}
+
 /* stack: job. Reads the message and calls the function in it, which may wait. */
 static int l_job_call(lua_State *L) {
   at_runtime *rt = at_runtime_get(L);
@@ -60,8 +98,14 @@ static int l_job_call(lua_State *L) {
   at_job *job = (at_job *)lua_touserdata(L, 1);
   int n;
   at_flat_push(L, rt);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
-  n = at_decode(L, w->codec, 3, &job->message); /* stack: job flat codec f args... */
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
+  if (w->pool->fresh && job->parcel == NULL) n = decode_fresh(L, job);
+  else n = at_decode(L, w->codec, 3, &job->message); /* stack: job flat codec f args... */
+  if (job->parcel != NULL) {
+    at_parcel_push(L, w, job->parcel, 3);
+    lua_insert(L, 5); /* stack: job flat codec f parcel args... */
+    n++;
+  }
   lua_remove(L, 3);
   if (lua_type(L, 3) == LUA_TSTRING) {
     find_function(L, 3);
@@ -76,7 +120,7 @@ static int l_job_encode(lua_State *L) {
   at_codec *c = at_worker_self->codec;
   at_job *job = (at_job *)lua_touserdata(L, 1);
   int role = (int)lua_tointeger(L, 2);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
   lua_replace(L, 2);
   at_message_move(&c->message, &job->message); /* its memory is used again */
   at_encode(L, c, 2, 3, role);
@@ -123,17 +167,12 @@ static int l_job_substitute(lua_State *L) {
   return 1;
 }
 
-/* stack: job handler fault. Puts error and traceback into the job's message. */
+/* stack: job handler error. Puts error and traceback into the job's message. */
 static void fail(lua_State *L, at_runtime *rt, at_job *job) {
-  at_fault *f = at_fault_test(L, -1);
-  if (f != NULL) {
-    at_fault_observe(rt, f);
-    lua_pushcfunction(L, l_job_explain);
-    lua_insert(L, -2);
-    if (lua_pcall(L, 1, 2, 0) != LUA_OK) lua_pushliteral(L, ""); /* a message of its own */
-  } else {
-    lua_pushliteral(L, "");
-  }
+  at_fault_observe(rt, at_fault_noted(L, rt));
+  lua_pushcfunction(L, l_job_explain);
+  lua_insert(L, -2);
+  if (lua_pcall(L, 1, 2, 0) != LUA_OK) lua_pushliteral(L, ""); /* a message of its own */
   lua_pushvalue(L, -2);
   lua_pushvalue(L, -2); /* stack: ... error text error text */
   job->outcome = AT_JOB_ERROR;
@@ -149,25 +188,52 @@ static void fail(lua_State *L, at_runtime *rt, at_job *job) {
   job->status = UV_ENOMEM;
 }
 
-/* stack: job handler results... | job handler fault */
-static int ended_job(lua_State *L, int status, lua_KContext ctx) {
-  at_runtime *rt = at_rt(L);
-  at_job *job = (at_job *)lua_touserdata(L, 1);
-  (void)ctx;
+/* stack: memory. The worker's state may not grow any more. */
+static int l_job_too_large(lua_State *L) {
+  char text[80];
+  (void)snprintf(text, sizeof text, "the job needs more than its %zu bytes of memory",
+                 (size_t)lua_tointeger(L, 1));
+  at_error_push(L, "ENOMEM", text, "run");
+  return 1;
+}
+
+/* stack: job handler error. If it is that of a job that wants more than it may, says so. */
+static void explain_limit(lua_State *L, const at_worker *w, int status) {
+  if (w->pool->memory == 0 || status != LUA_ERRMEM) return;
+  lua_pushcfunction(L, l_job_too_large);
+  lua_pushinteger(L, (lua_Integer)w->pool->memory);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) lua_replace(L, -2);
+  else lua_pop(L, 1);
+}
+
+/* stack: job handler results... | job handler error */
+static int end_job(lua_State *L, at_runtime *rt, at_job *job, int status) {
+  at_worker *w = at_worker_self;
   if (lua_gethook(L) != NULL) lua_sethook(L, NULL, 0, 0); /* an interruption that came too late */
-  at_worker_self->kills = 0;
+  w->kills = 0;
+  job->outcome = AT_JOB_FAILED; /* if there is no memory for anything else */
+  job->status = UV_ENOMEM;
   if (status == LUA_OK || status == LUA_YIELD) {
-    job->outcome = AT_JOB_VALUES;
-    if (encode(L, job, AT_ROLE_RESULT, lua_gettop(L) - 2)) return 0;
-  }
-  at_decode_end(L, at_worker_self->codec); /* if it was that which failed */
-  if (!atomic_load(&job->cancelled)) {
-    fail(L, rt, job);
+    if (encode(L, job, AT_ROLE_RESULT, lua_gettop(L) - 2)) {
+      job->outcome = AT_JOB_VALUES;
+      return 0;
+    }
   } else {
-    at_fault *f = at_fault_test(L, -1);
-    if (f != NULL) at_fault_observe(rt, f);
-    job->outcome = AT_JOB_STOPPED;
+    explain_limit(L, w, status);
   }
+  at_decode_end(L, w->codec); /* if it was that which failed */
+  if (job->stuck) job->outcome = AT_JOB_ERROR;
+  else if (atomic_load(&job->cancelled)) job->outcome = AT_JOB_STOPPED;
+  else if (at_stop_push(L)) job->outcome = encode(L, job, AT_ROLE_RESULT, 2) ? AT_JOB_VALUES : AT_JOB_FAILED;
+  else fail(L, rt, job);
+  return 0;
+}
+
+static int ended_job(lua_State *L, int status, lua_KContext ctx) {
+  (void)ctx;
+  at_worker_self->lenient = 1;
+  (void)end_job(L, at_rt(L), (at_job *)lua_touserdata(L, 1), status);
+  at_worker_self->lenient = 0;
   return 0;
 }
 
@@ -275,220 +341,11 @@ void at_job_tell(at_worker *w, lua_State *L) {
   }
 }
 
-/* ---- the submitter's half ---- */
-
-static void receive(at_runtime *rt, at_mail *mail) {
-  at_job *job = (at_job *)(void *)((char *)mail - offsetof(at_job, mail));
-  if (rt == NULL) {
-    job->op.rt = NULL;
-    job->op.class->release(&job->op);
-    return;
-  }
-  if (job->counted) at_external_remove(rt);
-  job->counted = 0;
-  at_op_done(&job->op);
-}
-
-/* stack: message -> values */
-static int l_decode(lua_State *L) {
-  const at_message *message = (const at_message *)lua_touserdata(L, 1);
-  at_par *par = at_par_get(L);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
-  return at_decode(L, par->codec, 2, message);
-}
-
-/* The results, or the error with the worker's traceback. */
-static int job_push(lua_State *L, at_op *op) {
-  at_job *job = (at_job *)(void *)op;
-  int base = lua_gettop(L), status;
-  if (job->outcome == AT_JOB_STOPPED) {
-    at_cancel_push_error(L, 0);
-    return AT_OP_FAILED;
-  }
-  if (job->outcome == AT_JOB_FAILED) {
-    at_op_push_error(L, op, job->status);
-    return AT_OP_FAILED;
-  }
-  lua_pushcfunction(L, l_decode);
-  lua_pushlightuserdata(L, &job->message);
-  status = lua_pcall(L, 1, LUA_MULTRET, 0);
-  at_decode_end(L, at_par_get(L)->codec);
-  if (status == LUA_ERRMEM) return lua_error(L);
-  if (status != LUA_OK) return AT_OP_FAILED;
-  if (job->outcome == AT_JOB_VALUES) return lua_gettop(L) - base;
-  at_fault_text(L, op->rt); /* stack: error */
-  return AT_OP_FAILED;
-}
-
-static int job_cancel(at_op *op) {
-  at_job *job = (at_job *)(void *)op;
-  if (job->counted) at_external_remove(op->rt); /* nobody waits for it any more */
-  job->counted = 0;
-  return at_pool_cancel(job->pool, job);
-}
-
-/* Keeps the memory of a message that has been read. */
-static void spare(at_par *par, at_message *m) {
-  at_message_clear(m);
-  if (m->capacity > SPARE_BYTES || par->spare_count == AT_PAR_SPARES) return;
-  par->spares[par->spare_count++] = *m;
-  memset(m, 0, sizeof *m);
-}
-
-static void close_single(at_pool *pool) {
-  *pool->prev = pool->next;
-  if (pool->next != NULL) pool->next->prev = pool->prev;
-  at_pool_close(pool);
-}
-
-static void job_release(at_op *op) {
-  at_job *job = (at_job *)(void *)op;
-  if (op->rt != NULL && !op->rt->closing) {
-    spare(job->par, &job->message);
-    if (job->pool != NULL && job->pool->shared != NULL) close_single(job->pool);
-  }
-  at_message_free(&job->message);
-  if (job->home != NULL) at_inbox_release(job->home);
-  free(job);
-}
-
-static const at_opclass job_class = {"run", job_push, job_cancel, job_release, NULL, 0};
-
-/* [-0, +0, m] the pool, started now if need be. */
-static at_pool *pool_of(lua_State *L, at_par *par) {
-  const char *path, *cpath;
-  if (par->pool != NULL) return par->pool;
-  luaL_checkstack(L, 4, "pool");
-  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (lua_getfield(L, -1, LUA_LOADLIBNAME) != LUA_TTABLE) {
-    lua_pushnil(L);
-    lua_pushnil(L);
-  } else {
-    lua_getfield(L, -1, "path");
-    lua_getfield(L, -2, "cpath");
-  }
-  path = lua_tostring(L, -2);
-  cpath = lua_tostring(L, -1);
-  par->pool = at_pool_new(at_pool_default_size(), par->opener, path, cpath);
-  lua_pop(L, 4);
-  if (par->pool == NULL) luaL_error(L, "not enough memory");
-  return par->pool;
-}
-
-/* [-0, +0, v] argument 1 is a function or "module.function" */
-static void check_function(lua_State *L) {
-  const char *name, *dot;
-  if (lua_type(L, 1) != LUA_TSTRING) {
-    if (!lua_isfunction(L, 1)) at_arg_type_error(L, 1, "function or \"module.function\"");
-    return;
-  }
-  name = lua_tostring(L, 1);
-  dot = strrchr(name, '.');
-  if (dot == NULL || dot == name || dot[1] == '\0')
-    luaL_argerror(L, 1, "expected \"module.function\"");
-}
-
-/* Checks and encodes the arguments 1 to n into the codec's message; returns what par keeps. */
-static at_par *prepare(lua_State *L, at_runtime *rt) {
-  at_par *par = at_par_get(L);
-  check_function(L);
-  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
-  if (par->codec->message.data == NULL && par->spare_count > 0)
-    at_message_move(&par->codec->message, &par->spares[--par->spare_count]);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &codec_key);
-  lua_insert(L, 1); /* stack: codec f args... */
-  at_encode(L, par->codec, 1, 2, AT_ROLE_JOB);
-  return par;
-}
-
-/* Hands the encoded job of the pending Task at the top to the pool. A pool for one job is taken in
-** any case. */
-static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_pool *pool) {
-  at_job *job = (at_job *)at_op_alloc(L, rt, t, &job_class, sizeof *job);
-  int status;
-  if (job == NULL) {
-    if (pool->shared != NULL) close_single(pool);
-    return;
-  }
-  at_message_move(&job->message, &par->codec->message);
-  job->par = par;
-  job->pool = pool;
-  job->mail.receive = receive;
-  job->home = at_inbox_retain(rt->inbox);
-  status = at_pool_submit(pool, job, par->worker != NULL && pool->shared == NULL);
-  if (status < 0) {
-    at_op_fail(L, &job->op, status);
-    return;
-  }
-  job->counted = 1; /* it may have ended by now, but its mail is received on this thread */
-  at_external_add(rt);
-}
-
-/* run(f | "module.function", ...) -> Task with the results of f, which a worker runs */
-static int l_run(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  at_par *par = prepare(L, rt);
-  at_pool *pool = pool_of(L, par);
-  at_task *t = at_op_new(L, rt);
-  if (!at_task_settled(t)) submit(L, rt, par, t, pool);
-  return 1;
-}
-
-/* thread(f | "module.function", ...) -> Task, belonging to nobody, with the results of f, which runs
-** on a thread of its own */
-static int l_thread(lua_State *L) {
-  at_runtime *rt = at_rt(L);
-  at_par *par = prepare(L, rt);
-  at_pool *shared = pool_of(L, par), *pool;
-  at_task *t = at_op_new_always(L, rt);
-  at_ring_remove((at_leaf *)t);
-  lua_pushvalue(L, -1);
-  at_unanchor(rt, at_anchor(L, rt)); /* there is a free slot now: nothing raises below */
-  pool = at_pool_single(shared);
-  if (pool == NULL) return luaL_error(L, "not enough memory");
-  pool->next = par->singles;
-  pool->prev = &par->singles;
-  if (pool->next != NULL) pool->next->prev = &pool->next;
-  par->singles = pool;
-  submit(L, rt, par, t, pool);
-  return 1;
-}
-
-/* ---- open, close ---- */
-
-static void close_par(at_runtime *rt, at_closable *c) {
-  at_par *par = (at_par *)(void *)c;
-  (void)rt;
-  while (par->singles != NULL) close_single(par->singles);
-  if (par->worker == NULL && par->pool != NULL) at_pool_close(par->pool);
-  par->pool = NULL;
-  while (par->spare_count > 0) at_message_free(&par->spares[--par->spare_count]);
-  at_codec_free(par->codec);
-}
-
-void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener) {
-  static const luaL_Reg functions[] = {{"run", l_run}, {"thread", l_thread}, {NULL, NULL}};
+void at_job_open(lua_State *L, at_runtime *rt) {
   luaL_Reg body[] = {{"body", l_job_body}, {NULL, NULL}};
-  at_par *par = at_par_get(L);
-  at_worker *w = at_worker_self;
-  if (par == NULL) {
-    par = (at_par *)lua_newuserdatauv(L, sizeof *par, 0);
-    memset(par, 0, sizeof *par);
-    par->closable.close = close_par;
-    par->opener = opener;
-    if (w != NULL && w->L == rt->main) {
-      par->worker = w;
-      par->pool = w->pool->shared != NULL ? w->pool->shared : w->pool;
-    }
-    par->codec = at_codec_new(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &codec_key);
-    lua_newtable(L);
-    at_runtime_setfuncs(L, rt, body);
-    lua_getfield(L, -1, "body");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &body_key);
-    lua_pop(L, 1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &par_key);
-    at_closable_add(rt, &par->closable);
-  }
-  at_runtime_setfuncs(L, rt, functions);
+  lua_newtable(L);
+  at_runtime_setfuncs(L, rt, body);
+  lua_getfield(L, -1, "body");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &body_key);
+  lua_pop(L, 1);
 }

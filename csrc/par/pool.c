@@ -10,6 +10,7 @@
 #include "par/pool.h"
 
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,6 +22,7 @@
 /* ---- lists of jobs; all under the mutex ---- */
 
 static void list_append(at_joblist *list, at_job *job) {
+  job->list = list;
   if (list->head == NULL) list->tail = &list->head;
   job->next = NULL;
   job->prev = list->tail;
@@ -33,6 +35,7 @@ static void list_push(at_joblist *list, at_job *job) {
     list_append(list, job);
     return;
   }
+  job->list = list;
   job->next = list->head;
   job->next->prev = &job->next;
   job->prev = &list->head;
@@ -45,10 +48,13 @@ static void list_remove(at_joblist *list, at_job *job) {
   else list->tail = job->prev;
 }
 
-/* A job may be in either; only the tail needs to know which. */
+static at_job *list_last(const at_joblist *list) {
+  if (list->head == NULL) return NULL;
+  return (at_job *)(void *)((char *)list->tail - offsetof(at_job, next));
+}
+
 static void queue_remove(at_pool *pool, at_job *job) {
-  int is_nested = pool->nested.head != NULL && pool->nested.tail == &job->next;
-  list_remove(is_nested ? &pool->nested : &pool->queue, job);
+  list_remove(job->list, job);
   atomic_fetch_sub(&pool->waiting, 1);
 }
 
@@ -151,13 +157,13 @@ static int add_worker(at_pool *pool) {
 
 /* ---- jobs in and out ---- */
 
-int at_pool_submit(at_pool *pool, at_job *job, int nested) {
+int at_pool_submit(at_pool *pool, at_job *job, int from) {
   at_worker *w = NULL;
   int status = 0;
   job->pool = pool;
   job->state = AT_JOB_QUEUED;
   pthread_mutex_lock(&pool->mutex);
-  if (atomic_load(&pool->closing)) {
+  if (atomic_load(&pool->closing) || (pool->draining && from == AT_FROM_ROOT)) {
     status = UV_ECANCELED;
   } else {
     w = pop_idle(pool);
@@ -166,9 +172,10 @@ int at_pool_submit(at_pool *pool, at_job *job, int nested) {
       if (pool->alive > 0) status = 0; /* the others come to it */
     }
     if (status == 0) {
-      if (nested) list_push(&pool->nested, job);
+      if (from == AT_FROM_WORKER) list_push(&at_worker_self->nested, job);
       else list_append(&pool->queue, job);
       atomic_fetch_add(&pool->waiting, 1);
+      pool->jobs++;
     }
   }
   pthread_mutex_unlock(&pool->mutex);
@@ -176,14 +183,23 @@ int at_pool_submit(at_pool *pool, at_job *job, int nested) {
   return status;
 }
 
+/* The oldest job in the own list of another worker. Under the mutex. */
+static at_job *steal(const at_pool *pool) {
+  const at_worker *w;
+  for (w = pool->workers; w != NULL; w = w->next)
+    if (w->nested.head != NULL) return list_last(&w->nested);
+  return NULL;
+}
+
 at_job *at_pool_take(at_worker *w) {
   at_pool *pool = w->pool;
   at_job *job;
   if (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0) return NULL;
   pthread_mutex_lock(&pool->mutex);
-  job = pool->nested.head;
+  job = w->nested.head;
   if (job == NULL || (++pool->takes % FAIR_TAKE == 0 && pool->queue.head != NULL))
     job = pool->queue.head;
+  if (job == NULL) job = steal(pool);
   if (job != NULL) {
     queue_remove(pool, job);
     job->state = AT_JOB_TAKEN;
@@ -193,12 +209,39 @@ at_job *at_pool_take(at_worker *w) {
   return job;
 }
 
+/* Every worker leaves when it comes to it. Under the mutex. */
+static void dismiss(at_pool *pool) {
+  at_worker *w;
+  atomic_store(&pool->closing, 1);
+  for (w = pool->workers; w != NULL; w = w->next) {
+    if (w->exited || w->inbox == NULL) continue;
+    if (w->asleep) remove_idle(pool, w);
+    at_pool_nudge(w); /* a lock-free push: fine under the mutex */
+  }
+}
+
+/* One job less. Under the mutex. */
+static void count_ended(at_pool *pool) {
+  if (--pool->jobs == 0 && pool->draining) dismiss(pool);
+}
+
+/* Returns whether the owner is to be told that nobody is left. Under the mutex. */
+static int is_gone(at_pool *pool) {
+  if (!pool->draining || pool->alive > 0 || pool->jobs > 0 || pool->posted) return 0;
+  pool->posted = 1;
+  return 1;
+}
+
 void at_pool_ended(at_job *job) {
   at_pool *pool = job->pool;
   pthread_mutex_lock(&pool->mutex);
-  if (job->state == AT_JOB_TAKEN && atomic_load(&job->cancelled)) {
-    job->worker->doomed--;
-    pool->doomed--;
+  if (job->state == AT_JOB_TAKEN) {
+    if (atomic_load(&job->cancelled)) {
+      job->worker->doomed--;
+      pool->doomed--;
+    }
+    pool->completed++;
+    count_ended(pool);
   }
   job->state = AT_JOB_ENDED;
   pthread_mutex_unlock(&pool->mutex);
@@ -206,12 +249,14 @@ void at_pool_ended(at_job *job) {
 
 int at_pool_cancel(at_pool *pool, at_job *job) {
   at_worker *w = NULL;
-  int queued, asleep = 0;
+  int queued, asleep = 0, gone = 0;
   pthread_mutex_lock(&pool->mutex);
   queued = job->state == AT_JOB_QUEUED;
   if (queued) {
     queue_remove(pool, job);
     job->state = AT_JOB_ENDED;
+    count_ended(pool);
+    gone = is_gone(pool);
   } else if (job->state == AT_JOB_TAKEN) {
     w = job->worker;
     asleep = w->asleep;
@@ -223,6 +268,7 @@ int at_pool_cancel(at_pool *pool, at_job *job) {
       pthread_cond_broadcast(&pool->changed);
   }
   pthread_mutex_unlock(&pool->mutex);
+  if (gone) at_post(pool->home, &pool->gone);
   if (w != NULL) {
     at_pool_nudge(w);
     if (!asleep) at_interrupt_signal(w);
@@ -232,12 +278,13 @@ int at_pool_cancel(at_pool *pool, at_job *job) {
 
 /* ---- the end ---- */
 
-/* Takes everything out of the queue. Under the mutex; the list is the caller's. */
+/* Takes everything out of the queues. Under the mutex; the list is the caller's. */
 static at_job *take_all(at_pool *pool) {
   at_job *all = NULL, *job;
-  while ((job = pool->nested.head != NULL ? pool->nested.head : pool->queue.head) != NULL) {
+  while ((job = pool->queue.head != NULL ? pool->queue.head : steal(pool)) != NULL) {
     queue_remove(pool, job);
     job->state = AT_JOB_ENDED;
+    pool->jobs--;
     job->next = all;
     all = job;
   }
@@ -255,13 +302,16 @@ static void end_all(at_job *job, int outcome, int status) {
 void at_pool_exit(at_worker *w, int failed) {
   at_pool *pool = w->pool;
   at_job *lost = NULL;
+  int gone;
   pthread_mutex_lock(&pool->mutex);
   if (w->asleep) remove_idle(pool, w);
   w->exited = 1;
   if (--pool->alive == 0 && failed) lost = take_all(pool);
+  gone = is_gone(pool);
   pthread_cond_broadcast(&pool->changed);
   pthread_mutex_unlock(&pool->mutex);
   end_all(lost, AT_JOB_FAILED, UV_ENOMEM);
+  if (gone) at_post(pool->home, &pool->gone);
 }
 
 static void wait_a_little(at_pool *pool, long milliseconds) {
@@ -293,6 +343,34 @@ static void wait_for_workers(at_pool *pool) {
   }
 }
 
+void at_pool_drain(at_pool *pool, at_inbox *home) {
+  int gone;
+  pthread_mutex_lock(&pool->mutex);
+  if (pool->home == NULL) pool->home = at_inbox_retain(home);
+  pool->draining = 1;
+  if (pool->jobs == 0) dismiss(pool);
+  gone = is_gone(pool);
+  pthread_mutex_unlock(&pool->mutex);
+  if (gone) at_post(pool->home, &pool->gone);
+}
+
+void at_pool_stir(at_pool *pool) {
+  at_worker *w;
+  pthread_mutex_lock(&pool->mutex);
+  for (w = pool->workers; w != NULL; w = w->next)
+    if (w->asleep) at_pool_nudge(w);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+static void free_pool(at_pool *pool) {
+  pthread_mutex_destroy(&pool->mutex);
+  pthread_cond_destroy(&pool->changed);
+  if (pool->home != NULL) at_inbox_release(pool->home);
+  free(pool->path);
+  free(pool->cpath);
+  free(pool);
+}
+
 void at_pool_close(at_pool *pool) {
   at_job *dropped;
   at_worker *w;
@@ -310,11 +388,15 @@ void at_pool_close(at_pool *pool) {
     if (w->inbox != NULL) at_inbox_release(w->inbox);
     free(w);
   }
-  pthread_mutex_destroy(&pool->mutex);
-  pthread_cond_destroy(&pool->changed);
-  free(pool->path);
-  free(pool->cpath);
-  free(pool);
+  if (!pool->posted) free_pool(pool);
+}
+
+/* The last worker of a drained pool has left. */
+static void on_gone(at_runtime *rt, at_mail *mail) {
+  at_pool *pool = (at_pool *)(void *)((char *)mail - offsetof(at_pool, gone));
+  pool->posted = 0;
+  if (rt == NULL) free_pool(pool); /* the state has closed, and this pool with it */
+  else at_pools_gone(pool);
 }
 
 int at_pool_default_size(void) {
@@ -339,11 +421,15 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
   pthread_cond_init(&pool->changed, NULL);
   pool->size = size;
   pool->opener = opener;
+  pool->gone.receive = on_gone;
   return pool;
 }
 
 at_pool *at_pool_single(at_pool *shared) {
   at_pool *pool = at_pool_new(1, shared->opener, shared->path, shared->cpath);
-  if (pool != NULL) pool->shared = shared;
+  if (pool == NULL) return NULL;
+  pool->shared = shared;
+  pool->fresh = shared->fresh;
+  pool->memory = shared->memory;
   return pool;
 }

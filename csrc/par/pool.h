@@ -1,4 +1,4 @@
-/* pool.h - worker threads and the jobs they run: what pool.c, worker.c, job.c and interrupt.c share.
+/* pool.h - worker threads and the jobs they run: what the files of jobs and pools share.
 **
 ** A job is the request of an operation (its at_op part belongs to the submitter's loop thread). It is
 ** queued in the pool, taken by one worker, started there as a coroutine task, and posted back to the
@@ -19,6 +19,20 @@ typedef struct at_worker at_worker;
 enum at_job_state { AT_JOB_QUEUED, AT_JOB_TAKEN, AT_JOB_ENDED };
 enum at_job_outcome { AT_JOB_STOPPED, AT_JOB_VALUES, AT_JOB_ERROR, AT_JOB_FAILED };
 
+/* What many jobs share, encoded once: each worker decodes it once and keeps it until it is closed
+** (asynctask.parallel). Counted; any thread. */
+typedef struct at_parcel {
+  atomic_int refs;
+  atomic_int closed;      /* nobody sends it any more */
+  _Atomic lua_Integer limit; /* what comes after this is not wanted any more */
+  lua_Integer id;         /* unique in the process */
+  at_message message;     /* not changed once made */
+} at_parcel;
+
+typedef struct at_joblist {
+  struct at_job *head, **tail; /* tail is valid while there is a head */
+} at_joblist;
+
 typedef struct at_job {
   at_op op;            /* the submitter's */
   at_mail mail;        /* the way back */
@@ -27,20 +41,21 @@ typedef struct at_job {
   struct at_par *par;  /* the submitter's; not looked at once its runtime is gone */
   at_message message;  /* function and arguments, then results or error and traceback */
   struct at_job *next, **prev; /* guarded by pool->mutex while queued; then the worker's */
+  at_joblist *list;    /* guarded by pool->mutex: the one it is in while queued */
+  struct at_job *mine_next, **mine_prev; /* the submitter's jobs */
+  at_parcel *parcel;   /* counted, or NULL */
   at_worker *worker;   /* guarded by pool->mutex: who took it */
   unsigned char state; /* guarded by pool->mutex */
   unsigned char counted;  /* submitter: counts as an external source */
+  unsigned char single;   /* its pool is for it alone */
   unsigned char outcome;  /* worker */
   unsigned char told;     /* worker: its task has been cancelled */
+  unsigned char stuck;    /* worker: stopped because nothing could wake it; message has the error */
   atomic_int cancelled;   /* nobody wants its result */
   int status;             /* worker: why, for AT_JOB_FAILED */
   at_coro *coro;          /* worker: its task */
   at_waiter waiter;       /* worker: waits for that */
 } at_job;
-
-typedef struct at_joblist {
-  at_job *head, **tail;
-} at_joblist;
 
 struct at_worker {
   at_pool *pool;
@@ -52,6 +67,8 @@ struct at_worker {
   atomic_int nudged;
   atomic_int cancels;   /* there are jobs to be told */
   int doomed;           /* guarded by pool->mutex: cancelled jobs that have not ended */
+  at_joblist nested;    /* guarded by pool->mutex: jobs that its jobs have started; it takes the
+                        ** latest, others the oldest */
   unsigned char asleep; /* guarded by pool->mutex: in the list of idle workers */
   unsigned char exited; /* guarded by pool->mutex */
   /* the worker's own */
@@ -64,20 +81,32 @@ struct at_worker {
   atomic_int interruptible; /* for the signal's handler: rt may be looked at */
   int kills;            /* attempts to stop what runs now */
   uint64_t kill_since;
+  size_t used, limit;   /* bytes of its state; limit 0: none */
+  size_t collected;     /* bytes that were left after the last collection before sleeping */
+  unsigned char lenient; /* the limit does not hold: the kernel works */
+  int parcels_seen;     /* count of closed parcels when it last looked */
 };
 
 struct at_pool {
   pthread_mutex_t mutex; /* held for a few instructions only */
   pthread_cond_t changed; /* a worker has exited, or the reaper has something to do */
   at_joblist queue;      /* guarded: from the root state, first in, first out */
-  at_joblist nested;     /* guarded: from jobs, last in, first out */
-  atomic_int waiting;    /* jobs in both */
+  atomic_int waiting;    /* jobs in it and in the workers' own */
+  int jobs;              /* guarded: queued or taken */
+  lua_Integer completed; /* guarded: jobs that a worker took and that have ended */
   unsigned int takes;    /* guarded */
   at_worker *workers;    /* guarded */
   at_worker *idle;       /* guarded: asleep, latest first */
   int size, alive;       /* guarded: threads at most; not exited */
   int doomed;            /* guarded: sum over the workers */
   atomic_int closing;
+  unsigned char draining; /* guarded: closes when no job is left; takes only what jobs start */
+  unsigned char posted;   /* guarded: `gone` is on its way */
+  unsigned char fresh;    /* each job has globals of its own */
+  size_t memory;          /* bytes a worker's state may grow by; 0: no limit */
+  at_mail gone;           /* tells the owner that the last worker of a drained pool has left */
+  at_inbox *home;         /* counted: the owner's, once it is draining */
+  void *face;             /* pools.c; owner's loop thread */
   unsigned char reaping; /* guarded: the reaper's thread exists */
   pthread_t reaper;
   lua_CFunction opener;
@@ -93,15 +122,46 @@ typedef struct at_par {
   at_closable closable;
   at_codec *codec;
   at_pool *pool;     /* the root's: owned; a worker's: its own pool */
-  at_pool *singles;  /* owned: pools for one job each */
+  at_pool *owned;    /* pools for one job each, and those of task.pool */
+  at_job *mine;      /* jobs that this state has submitted and that have not been released */
   at_worker *worker; /* NULL: a root */
   lua_CFunction opener;
   at_message spares[AT_PAR_SPARES]; /* owned; empty ones whose memory is used again */
   int spare_count;
 } at_par;
 
-/* job.c. [-0, +0, m] */
-at_par *at_par_get(lua_State *L);
+/* submit.c */
+at_par *at_par_get(lua_State *L); /* [-0, +0, m] */
+extern const char at_par_codec_key; /* of the codec's userdata in the registry */
+/* [-n, +1, e] the Task of the job f, args... from stack index 1 to the top, which is run by `pool` (NULL:
+** the default pool). `arg`: number of f among the arguments, for errors. */
+int at_job_submit(lua_State *L, at_runtime *rt, at_pool *pool, at_parcel *parcel, int arg);
+/* [-0, +0, m] the default pool, made now if need be; a new one, with package.path and cpath as they are. */
+at_pool *at_par_pool(lua_State *L, at_par *par);
+at_pool *at_par_new_pool(lua_State *L, at_par *par, int size);
+/* A pool that this state owns. */
+void at_par_adopt(at_par *par, at_pool *pool);
+/* Ends the threads of an owned pool and frees it. */
+void at_par_discard(at_pool *pool);
+
+/* pools.c, parcel.c [-0, +0, m] add their functions to the table at the top. */
+void at_pools_open(lua_State *L, at_runtime *rt);
+at_pool *at_pools_optional(lua_State *L, int index); /* [-0, +0, v] NULL for nil, or closed */
+void at_pools_gone(at_pool *pool); /* a drained pool: its owner's loop thread; frees it */
+void at_parcel_open(lua_State *L, at_runtime *rt);
+/* [-0, +1, e] pushes the table of a parcel in this worker's state. */
+void at_parcel_push(lua_State *L, at_worker *w, at_parcel *parcel, int codec);
+/* [-0, +0, m] lets go of those that were closed. */
+void at_parcel_sweep(lua_State *L, at_worker *w);
+void at_parcel_release(at_parcel *parcel); /* any thread */
+/* [-0, +(0|2), m] the error at the top is that of parallel.stop: pushes nil and its value, says so. */
+int at_stop_push(lua_State *L);
+/* [-0, +0, e] the parcel at `index`. */
+at_parcel *at_parcel_check(lua_State *L, int index);
+
+/* job.c */
+/* [-0, +0, m] what a state needs to run jobs. */
+void at_job_open(lua_State *L, at_runtime *rt);
 /* [-0, +0, -] starts a job on this worker. Never raises: a job that cannot start ends. */
 void at_job_start(at_worker *w, at_job *job);
 /* [-0, +0, -] tells cancelled jobs of this worker so, on state L. */
@@ -117,8 +177,11 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
 ** does not wait then). Jobs of the job go to `shared`. */
 at_pool *at_pool_single(at_pool *shared);
 int at_pool_default_size(void);
-/* Hands a job over; 0, or a negative status when no thread could be started (nothing was taken). */
-int at_pool_submit(at_pool *pool, at_job *job, int nested);
+/* Where a job comes from: outside, a worker of this pool, a job's thread beside it. */
+enum at_from { AT_FROM_ROOT, AT_FROM_WORKER, AT_FROM_SINGLE };
+/* Hands a job over; 0, or a negative status when no thread could be started or the pool takes none any
+** more (nothing was taken). */
+int at_pool_submit(at_pool *pool, at_job *job, int from);
 /* Nobody wants the job any more. 1: it has not started and is the caller's; 0: it will be sent. */
 int at_pool_cancel(at_pool *pool, at_job *job);
 at_job *at_pool_take(at_worker *w); /* NULL: none */
@@ -131,8 +194,13 @@ void at_pool_awake(at_worker *w, int busy);
 /* The worker's thread ends; `failed`: it never worked. */
 void at_pool_exit(at_worker *w, int failed);
 void at_pool_nudge(at_worker *w);
-/* Drops what is queued, interrupts what runs, joins the threads, frees the pool. */
+/* Closes when no job is left: then `gone` is received by the owner, who calls at_pool_close. */
+void at_pool_drain(at_pool *pool, at_inbox *home);
+/* Drops what is queued, interrupts what runs, joins the threads, frees the pool (once `gone` has been
+** received, if it is on its way). */
 void at_pool_close(at_pool *pool);
+/* Wakes the workers that sleep, for what they do before they sleep. */
+void at_pool_stir(at_pool *pool);
 
 /* worker.c */
 void *at_worker_main(void *worker);

@@ -5,6 +5,7 @@
 ** While jobs wait in an await the worker takes further ones (S21). */
 #define _GNU_SOURCE
 #include <lualib.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,18 +13,28 @@
 #include "par/pool.h"
 
 #define LOOK_NANOSECONDS 100000 /* at the loop, between jobs that do not wait */
+#define TIDY_BYTES (1024 * 1024) /* of garbage that an idle worker may keep */
 #define ALLOC_MAX ((size_t)1 << 60) /* interrupt.c asks for more to raise a memory error */
 
 __thread at_worker *at_worker_self;
 
+/* Lua takes no more than the limit while a job's code runs; the kernel may. */
 static void *allocate(void *ud, void *block, size_t old, size_t size) {
-  (void)ud;
-  (void)old;
+  at_worker *w = (at_worker *)ud;
+  void *p;
+  if (block == NULL) old = 0;
   if (size == 0) {
     free(block);
+    w->used -= old;
     return NULL;
   }
-  return size >= ALLOC_MAX ? NULL : realloc(block, size);
+  if (size >= ALLOC_MAX) return NULL;
+  if (w->limit != 0 && size > old && w->used + (size - old) > w->limit && !w->lenient &&
+      w->rt->running != NULL)
+    return NULL;
+  p = realloc(block, size);
+  if (p != NULL) w->used += size - old;
+  return p;
 }
 
 /* ---- opening ---- */
@@ -51,11 +62,14 @@ static int l_worker_open(lua_State *L) {
 }
 
 static int open_state(at_worker *w) {
-  w->L = lua_newstate(allocate, NULL);
+  w->L = lua_newstate(allocate, w);
   if (w->L == NULL) return UV_ENOMEM;
   lua_pushcfunction(w->L, l_worker_open);
   lua_pushlightuserdata(w->L, w);
-  if (lua_pcall(w->L, 1, 0, 0) == LUA_OK) return 0;
+  if (lua_pcall(w->L, 1, 0, 0) == LUA_OK) {
+    if (w->pool->memory != 0) w->limit = w->used + w->pool->memory;
+    return 0;
+  }
   lua_close(w->L);
   return UV_ENOMEM;
 }
@@ -75,7 +89,17 @@ static void look_at_loop(at_worker *w, uint64_t *looked) {
   (void)at_runtime_pump(w->rt, 0);
 }
 
+/* What jobs have left goes before the thread sleeps, when that is much. A finalizer may raise nothing. */
+static void tidy(at_worker *w) {
+  at_parcel_sweep(w->rt->L, w);
+  if (w->used <= 2 * w->collected + TIDY_BYTES) return;
+  (void)lua_gc(w->L, LUA_GCCOLLECT);
+  w->collected = w->used;
+}
+
 static void sleep_in_loop(at_worker *w) {
+  tidy(w);
+  if (at_sched_has_work(w->rt)) return; /* of a finalizer */
   if (!at_pool_sleep(w)) return;
   (void)at_runtime_pump(w->rt, 1); /* spins a little first */
   at_pool_awake(w, 0);
@@ -90,6 +114,7 @@ static void work(at_worker *w) {
     if (at_sched_has_work(w->rt)) at_sched_enter(w->rt);
     job = at_pool_take(w);
     if (job != NULL) {
+      at_parcel_sweep(w->rt->L, w);
       at_job_start(w, job);
       at_sched_enter(w->rt);
     } else if (!at_sched_has_work(w->rt)) {
@@ -101,6 +126,10 @@ static void work(at_worker *w) {
 
 /* The pool closes: the jobs that were started are sent back, the state goes. */
 static void leave(at_worker *w) {
+  sigset_t interruption;
+  sigemptyset(&interruption);
+  sigaddset(&interruption, SIGURG);
+  pthread_sigmask(SIG_BLOCK, &interruption, NULL); /* the handler must not find a state that goes */
   atomic_store(&w->interruptible, 0); /* finalizers run without hooks: none could stop them */
   w->rt->entered = NULL;
   at_job_drop(w);

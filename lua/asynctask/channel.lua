@@ -1,5 +1,6 @@
--- asynctask.channel - channels between tasks of one state. Values pass by reference; sending waits
--- while the channel is full (backpressure), receiving while it is empty; first come, first served.
+-- asynctask.channel - channels between tasks: of one state (new), where values pass by reference, or of
+-- any threads (shared), where they are copied. Sending waits while the channel is full (backpressure),
+-- receiving while it is empty; first come, first served.
 
 local core = require "asynctask.core"
 local iterator = require "asynctask.iterator"
@@ -22,6 +23,36 @@ function Channel:each()
   end)
 end
 
+---@class asynctask.SharedChannel
+local SharedChannel = core.sharedchannel.SharedChannel.__index
+
+---Iterates over the messages until the channel is closed and drained, as `Channel:each` does.
+---@return asynctask.Iterator iterator of values
+---@return nil
+---@return nil
+---@return asynctask.Iterator
+function SharedChannel:each()
+  return iterator.new(function()
+    return self:receive()
+  end)
+end
+
+local function check_capacity(capacity, name)
+  if capacity ~= nil and (math.type(capacity) ~= "integer" or capacity < 0) then
+    error(("bad argument #1 to '%s' (non-negative integer expected, got %s)")
+      :format(name, type(capacity) == "number" and capacity or type(capacity)), 3)
+  end
+end
+
+---Makes a channel between tasks on any threads, to be passed to jobs. Values are copied as the arguments
+---of `task.run` are. It has the methods of a local channel, and cannot be part of a `select`.
+---@param capacity? integer values that it holds; 0 (default): a send waits for a receive
+---@return asynctask.SharedChannel
+function M.shared(capacity)
+  check_capacity(capacity, "shared")
+  return core.sharedchannel.new(capacity or 0)
+end
+
 local overflows = { wait = true, drop_oldest = true, drop_newest = true, error = true }
 
 ---Makes a channel.
@@ -30,10 +61,7 @@ local overflows = { wait = true, drop_oldest = true, drop_newest = true, error =
 ---  channel is full: wait (default), drop a value, or fault with ENOBUFS
 ---@return asynctask.Channel
 function M.new(capacity, opts)
-  if capacity ~= nil and (math.type(capacity) ~= "integer" or capacity < 0) then
-    error(("bad argument #1 to 'new' (non-negative integer expected, got %s)")
-      :format(type(capacity) == "number" and capacity or type(capacity)), 2)
-  end
+  check_capacity(capacity, "new")
   if opts ~= nil and type(opts) ~= "table" then
     error(("bad argument #2 to 'new' (table of options expected, got %s)"):format(type(opts)), 2)
   end

@@ -1,12 +1,13 @@
--- fs.lua - files and directories (DESIGN section 3). The operations are C; here are the iterators
--- over directories and the types. Errors of the world come through the Task as error objects with
--- code, op and path (S22); wrong arguments raise at the call.
+-- fs.lua - files and directories (DESIGN section 3). The operations are C, the iterators in walk.lua and
+-- watch.lua; here are the types, and locks. Errors of the world come through the Task as error
+-- objects with code, op and path (S22); wrong arguments raise at the call.
 
 local core = require "asynctask.core"
-local iterator = require "asynctask.iterator"
+local walk = require "asynctask.walk"
+local watch = require "asynctask.watch"
 
 local native = core.fs
-local is_cancelled, start, try = core.is_cancelled, core.start, core.try
+local await, delay, start = core.await, core.delay, core.start
 
 ---@class asynctask.fs
 local fs = {}
@@ -32,7 +33,7 @@ local fs = {}
 ---@class asynctask.Entry: asynctask.Stat
 ---@field name string the last part of its path
 ---@field depth integer 1 for what lies in the directory itself
----@field error? asynctask.Error why a directory could not be read (walk)
+---@field error? asynctask.Error why it could not be read, or its stat not be had (walk)
 
 ---A format of `io`: a line without or with its end, a numeral, all, or so many bytes.
 ---@alias asynctask.Format "l"|"L"|"n"|"a"|"*l"|"*L"|"*n"|"*a"|integer
@@ -47,8 +48,10 @@ fs.open = native.open
 ---@type fun(path: string): asynctask.Task
 fs.read_file = native.read_file
 
----Makes or replaces a file. `permissions` (0666 less the umask) apply to one that is made.
----@type fun(path: string, data: string|number, options?: {permissions: integer}): asynctask.Task
+---Makes or replaces a file. `permissions` (0666 less the umask) apply to one that is made. With `atomic`
+---it is written beside the old one, stored (fsync) and then put in its place (rename(2)), with its
+---permissions: whoever reads sees the old contents or the new ones, after a crash, too.
+---@type fun(path: string, data: string|number, options?: {permissions: integer, atomic: boolean}): asynctask.Task
 fs.write_file = native.write_file
 
 ---Adds to the end of a file, which it makes if need be.
@@ -101,8 +104,12 @@ fs.realpath = native.realpath
 ---@type fun(path: string, mode: integer): asynctask.Task
 fs.chmod = native.chmod
 
----Times of access and change, in seconds since the epoch.
----@type fun(path: string, atime: number, mtime: number): asynctask.Task
+---Owner and group by number; nil leaves it as it is. `follow = false`: of a link itself (lchown(2)).
+---@type fun(path: string, uid?: integer, gid?: integer, options?: {follow: boolean}): asynctask.Task
+fs.chown = native.chown
+
+---Times of access and change, in seconds since the epoch; nil is now. `follow = false`: of a link itself.
+---@type fun(path: string, atime?: number, mtime?: number, options?: {follow: boolean}): asynctask.Task
 fs.utime = native.utime
 
 ---Cuts or extends a file to a size in bytes.
@@ -114,149 +121,102 @@ fs.truncate = native.truncate
 ---@type fun(prefix?: string): asynctask.Task
 fs.mkdtemp = native.mkdtemp
 
--- The batches of a walker as rounds of an iterator: each round takes the next entry, or is a Task
--- that fetches a batch first. Rounds that overlap share the fetch.
-local function rounds(walker, filter)
-  local batch, at, size = nil, 0, 0
-  local finished, loading = false, nil
-  local skip -- depth of a directory that the filter refused: what is deeper is not visited
+---A file for reading and writing that has no name and goes when it is closed, in the directory given (the
+---system's temporary one if none is). Only its owner could read it.
+---@type fun(directory?: string): asynctask.Task
+fs.tmpfile = native.tmpfile
 
-  local function take()
-    while at < size do
-      local path, entry = batch[at + 1], batch[at + 2]
-      at = at + 2
-      if skip and entry.depth <= skip then
-        skip = nil
-      end
-      if not skip then
-        if filter == nil or filter(path, entry) ~= false then
-          return path, entry
-        end
-        skip = entry.depth
-      end
-    end
-    return nil
-  end
+---What `statfs` tells about the file system of a path (statfs(2)). `size free available` are bytes;
+---`available` is what an unprivileged process may use.
+---@class asynctask.Statfs
+---@field type integer the system's number for the kind
+---@field size integer
+---@field free integer
+---@field available integer
+---@field bsize integer bytes of a block
+---@field blocks integer
+---@field bfree integer
+---@field bavail integer
+---@field files integer
+---@field ffree integer
 
-  local function fetch()
-    loading = walker:read(skip)
-    local found, count = try(loading)
-    loading = nil
-    if found then
-      batch, at, size = found, 0, count
-    elseif count and is_cancelled(count) then
-      error(count, 0)
-    else
-      finished = true
-      if count then
-        error(count, 0)
-      end
-    end
-  end
+---@type fun(path: string): asynctask.Task
+fs.statfs = native.statfs
 
-  local function advance()
-    while true do
-      local path, entry = take()
-      if path or finished then
-        return path, entry
-      elseif loading and not loading:done() then
-        try(loading)
-      elseif at >= size then
-        fetch()
-      end
-    end
-  end
+---The paths that a pattern matches, as a list in the order of their bytes: `*` any bytes of a name, `?` one
+---character, `[a-z]` `[!a-z]` one of a set, `**` as a whole part any number of directories (not through links), `\`
+---takes the next character as it is (fnmatch(3)). A leading dot is matched by a dot only. A slash at the end
+---asks for directories. What cannot be searched matches nothing.
+---@type fun(pattern: string): asynctask.Task
+fs.glob = native.glob
 
-  return function()
-    local path, entry = take()
-    if path or finished then
-      return path, entry
-    end
-    return start(advance)
+---The size of the pool of threads for calls that block (1 to 256), for the whole process; without an argument it
+---is left as it is. Threads beyond a smaller size end when they have nothing to do.
+---@type fun(n?: integer): integer
+fs.threads = native.threads
+
+local SHORTEST, LONGEST = 0.001, 0.05 -- seconds between two tries of a lock
+
+local function lock(file, shared)
+  local pause = SHORTEST
+  while not await(file:try_lock(shared)) do
+    await(delay(pause))
+    pause = math.min(pause * 2, LONGEST)
   end
+  return file
 end
 
-local function check_options(name, options, known)
-  if options == nil then
-    return {}
+---Locks the whole file against other openings of it, in this process and others (flock(2): advisory; locks of
+---fcntl(2) are not seen). A lock that is held is replaced. Gives the file; with `wait = false` false if
+---somebody else has it. It is asked for again and again, so no thread hangs in it. Closing unlocks.
+---@param mode? "exclusive"|"shared"
+---@param options? {wait: boolean}
+---@return asynctask.Task
+function native.File:lock(mode, options)
+  if mode ~= nil and mode ~= "exclusive" and mode ~= "shared" then
+    error(("bad argument #1 to 'lock' (invalid mode '%s')"):format(tostring(mode)), 2)
   end
-  if type(options) ~= "table" then
-    error(("bad argument #2 to '%s' (table of options expected, got %s)"):format(name, type(options)), 3)
+  local o = walk.check_options("lock", options, { wait = "boolean" })
+  if o.wait == false then
+    return start(function()
+      return await(self:try_lock(mode == "shared")) and self
+    end)
   end
-  for key, value in pairs(options) do
-    local want = known[key]
-    if not want then
-      error(("bad argument #2 to '%s' (unknown option '%s')"):format(name, tostring(key)), 3)
-    elseif want == "integer" and math.type(value) ~= "integer" or want ~= "integer" and type(value) ~= want then
-      error(
-        ("bad argument #2 to '%s' (option '%s': %s expected, got %s)"):format(name, key, want, type(value)),
-        3
-      )
-    end
-  end
-  return options
-end
-
-local function check_path(name, path)
-  local problem
-  if type(path) ~= "string" then
-    problem = ("string expected, got %s"):format(path == nil and "no value" or type(path))
-  elseif path == "" then
-    problem = "path is empty"
-  elseif path:find("\0", 1, true) then
-    problem = "path contains a zero byte"
-  end
-  if problem then
-    error(("bad argument #1 to '%s' (%s)"):format(name, problem), 3)
-  end
-end
-
-local function entries(walker, filter)
-  return iterator.new(rounds(walker, filter), function()
-    walker:close()
-  end)
+  return start(lock, self, mode == "shared")
 end
 
 ---@class asynctask.WalkOptions
 ---@field depth? integer how far down; 1: the directory itself only
+---@field order? "pre"|"post" directories before what is in them (none given), or after it
 ---@field follow? boolean follow symbolic links; a directory inside itself is given with an error (ELOOP)
 ---@field stat? boolean entries carry all of `asynctask.Stat`
 ---@field filter? fun(path: string, entry: asynctask.Entry): boolean? false leaves it out, and what is in it
 
----Iterates over everything below a directory: `for path, entry in fs.walk(dir) do`. Parents come
----before what is in them, the names of one directory in the order of their bytes. A directory that
----cannot be read is given with `entry.error`, and the walk goes on; that of the root is raised.
----@param path string
----@param options? asynctask.WalkOptions
----@return asynctask.Iterator iterator gives path and asynctask.Entry
----@return nil
----@return nil
----@return asynctask.Iterator closing
-function fs.walk(path, options)
-  check_path("walk", path)
-  local o = check_options(
-    "walk",
-    options,
-    { depth = "integer", follow = "boolean", stat = "boolean", filter = "function" }
-  )
-  if o.depth and o.depth < 1 then
-    error("bad argument #2 to 'walk' (option 'depth': must be at least 1)", 2)
-  end
-  return entries(native.walker(path, false, o.follow, o.stat, o.depth), o.filter)
-end
+---Iterates over everything below a directory: `for path, entry in fs.walk(dir) do`. The names of one
+---directory come in the order of their bytes. An entry that cannot be read is given with
+---`entry.error`, and the walk goes on; the error of the root is raised.
+---@type fun(path: string, options?: asynctask.WalkOptions): asynctask.Iterator, nil, nil, asynctask.Iterator
+fs.walk = walk.walk
 
 ---Iterates over one directory in the system's order, a part at a time: `for name, entry in
 ---fs.dir(path) do`. The entries "." and ".." are left out.
----@param path string
----@param options? {stat: boolean}
----@return asynctask.Iterator iterator gives name and asynctask.Entry
----@return nil
----@return nil
----@return asynctask.Iterator closing
-function fs.dir(path, options)
-  check_path("dir", path)
-  local o = check_options("dir", options, { stat = "boolean" })
-  return entries(native.walker(path, true, false, o.stat, 1))
-end
+---@type fun(path: string, options?: {stat: boolean}): asynctask.Iterator, nil, nil, asynctask.Iterator
+fs.dir = walk.dir
+
+---What happened: to `path`, which begins with the path that is watched.
+---@class asynctask.WatchEvent
+---@field type "create"|"change"|"remove"|"rename"|"overflow"|"error"
+---@field path string of an overflow: the path that is watched
+---@field from? string of a rename: the old path
+---@field error? asynctask.Error why a directory below cannot be watched
+
+---@class asynctask.WatchOptions
+---@field recursive? boolean what is below the directories in it, too, those that are made later included
+---@field debounce? number seconds of rest after which what happened is told, once for each path
+
+---Iterates over what changes in a directory, or to a file: `for event in fs.watch(path) do`. Watches from this
+---call until the loop is left. Overflow: events were lost, look for yourself. Linux: inotify(7).
+---@type fun(path: string, options?: asynctask.WatchOptions): asynctask.Iterator, nil, nil, asynctask.Iterator
+fs.watch = watch.watch
 
 return fs

@@ -9,18 +9,34 @@ local await = core.await
 ---@class asynctask.Group
 local Group = core.Group.__index
 
+local function check_job(name, f)
+  if type(f) ~= "function" and type(f) ~= "string" then
+    error(("bad argument #1 to '%s' (function or \"module.function\" expected, got %s)"):format(name, type(f)), 3)
+  end
+end
+
+-- Without a limit a job starts here, so that what cannot be copied is said here; with one it may wait.
+
 ---Starts a job of the pool as a member; takes what `task.run` takes.
 ---@param f function|string
 ---@return asynctask.Task
 function Group:run(f, ...)
-  return self:spawn(core.par.run, f, ...)
+  check_job("run", f)
+  if self:limit() then
+    return self:spawn(core.par.run, f, ...)
+  end
+  return self:add(core.par.run(f, ...))
 end
 
 ---Starts a job on a thread of its own as a member; takes what `task.thread` takes.
 ---@param f function|string
 ---@return asynctask.Task
 function Group:thread(f, ...)
-  return self:spawn(core.par.thread, f, ...)
+  check_job("thread", f)
+  if self:limit() then
+    return self:spawn(core.par.thread, f, ...)
+  end
+  return self:add(core.par.thread(f, ...))
 end
 
 local function wait(self)
@@ -37,12 +53,17 @@ function Group:wait()
   return core.start(wait, self)
 end
 
+-- Waits for the members, whatever is aimed at the scope around; it reaches them, and is raised when they
+-- have ended if it came while there was something to wait for.
 function core.Group.__close(self, err)
   if err ~= nil then
     self:cancel("the body of the group failed")
   end
-  core.shield(function()
-    await(self:idle())
+  local waited = false
+  core.shield(function() -- in the group's own scope, which may be cancelled, nothing would begin
+    local idle = self:idle()
+    waited = not idle:done()
+    await(idle)
   end)
   local interrupted = self:leave(err)
   local failed = self:fault()
@@ -50,6 +71,8 @@ function core.Group.__close(self, err)
   self:release()
   if failed and (err == nil or interrupted) then
     await(failed)
+  elseif waited and err == nil and core.cancelling() then
+    error(core.cancelling(), 0)
   end
 end
 

@@ -37,8 +37,10 @@ local task = {
   tasks = core.tasks,
   dump = core.dump,
   stats = core.stats,
+  debug = core.debug,
   run = core.par and core.par.run,
   thread = core.par and core.par.thread,
+  pool = core.par and core.par.pool,
   _VERSION = "asynctask 0.1.0",
 }
 
@@ -92,10 +94,10 @@ end
 function task.every(seconds)
   check(type(seconds) == "number" and seconds > 0 and seconds < math.huge, 1, "every",
     "positive number of seconds", seconds)
-  local first, count = core.now(), 0
+  local first, period, count = core.due(0), seconds * 1e9, 0
   local tick = core.async(function()
-    local due = math.max(count + 1, math.floor((core.now() - first) / seconds))
-    await(core.delay_until(first + due * seconds))
+    local due = math.max(count + 1, math.floor((core.due(0) - first) / period))
+    await(core.delay_until(math.tointeger(first + math.floor(due * period + 0.5)) or math.maxinteger))
     count = due
     return due
   end)

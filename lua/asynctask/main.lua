@@ -61,6 +61,18 @@ local function watch(state)
   end
 end
 
+-- Prints who waits for what to standard error at each signal of this name; but for the watchers.
+local function watch_dump(state, name)
+  local arrivals = core.signal.watch(name, true)
+  local t = core.spawn(function()
+    while core.await(arrivals:next()) do
+      local text = core.dump():gsub("\ttask 'SIG%u+' [^\n]- at %? %b()\n", "")
+      fail(("asynctask: %s: the tasks of this program\n%s"):format(name, text))
+    end
+  end):named(name)
+  state.watchers[t] = true
+end
+
 local function exit(state, main)
   local err = main:error()
   if main:status() ~= "succeeded" and not (state.signal and core.is_cancelled(err)) then
@@ -83,7 +95,8 @@ end
 ---Returns f's values when all went well; else the process exits: 1 after an error (its traceback is on
 ---standard error) or a fault that nobody looked at, 128 + the signal's number after a signal.
 ---@param _ table the facade
----@param opts? { grace?: number } seconds, default 5
+---@param opts? { grace?: number, dump?: string } grace: seconds, default 5; dump: name of a signal at which
+---  `task.dump()` is printed to standard error, such as "SIGQUIT"
 ---@param f fun(...): ...
 ---@return any ...
 return function(_, ...)
@@ -98,7 +111,7 @@ return function(_, ...)
     error("task.main inside a task", 3)
   end
   for k in pairs(opts) do
-    if k ~= "grace" then
+    if k ~= "grace" and k ~= "dump" then
       error(("bad argument #1 to 'main' (unknown option '%s')"):format(tostring(k)), 3)
     end
   end
@@ -106,7 +119,18 @@ return function(_, ...)
   if type(grace) ~= "number" or grace < 0 or grace ~= grace then
     error("bad argument #1 to 'main' (option 'grace': seconds expected)", 3)
   end
+  local dump = opts.dump
+  if dump ~= nil and (type(dump) ~= "string" or numbers[dump]) then
+    error(("bad argument #1 to 'main' (option 'dump': name of a signal that ends nothing expected, got %s)")
+      :format(tostring(dump)), 3)
+  end
   local state = { watchers = {} }
+  if dump then
+    local ok, err = pcall(watch_dump, state, dump)
+    if not ok then
+      error(("bad argument #1 to 'main' (option 'dump': %s)"):format(tostring(err):match "%((.-)%)$" or err), 3)
+    end
+  end
   watch(state) -- first: a signal may come while f runs for the first time
   local main = core.spawn(f, select(first, ...)):named("main")
   state.main = main

@@ -166,8 +166,11 @@ function Group:errors() end
 ---@return asynctask.Task? member the first that faulted
 function Group:fault() end
 
----@return asynctask.Task task settles when no member is pending
+---@return asynctask.Task task settles when no member is pending, and no call of `on_error`
 function Group:idle() end
+
+---@return integer? limit members that run at once
+function Group:limit() end
 
 ---Leaves the group's scope.
 ---@param err any what the body failed with
@@ -255,23 +258,28 @@ function core.current() end
 ---@return asynctask.Task<T>
 function core.delay(seconds, value, ...) end
 
+---When it will be so many seconds from now, exactly.
+---@param seconds number
+---@return integer due nanoseconds on the runtime's clock
+function core.due(seconds) end
+
 ---A Task that settles when the runtime's clock has got there.
----@param seconds number as `now` gives
+---@param due number whole nanoseconds, as `due` gives, or seconds (a float), as `now` gives
 ---@return asynctask.Task
-function core.delay_until(seconds) end
+function core.delay_until(due) end
 
 ---@return number seconds on the runtime's monotonic clock
 function core.now() end
 
----Chooses the clock that delays and deadlines follow. Raises while any is pending.
----@param mode? "real"|"virtual"
+---Chooses the clock that delays and deadlines follow; those that are pending keep the time that is left to
+---them.
+---@param mode "real"|"virtual"|"auto" auto: virtual, and jumps when the loop would block for a delay only
 function core.clock(mode) end
 
----Moves a virtual clock to the next due time, as far as `seconds` at most.
----@param seconds number on the runtime's clock
+---Moves a virtual clock to the next due time, as far as `due` at most.
+---@param due integer nanoseconds, as `due` gives
 ---@return boolean due whether something became due
----@return number now
-function core.advance(seconds) end
+function core.advance(due) end
 
 ---Runs `f` under a deadline (S11). Raises ETIMEDOUT past it.
 ---@param seconds number
@@ -361,6 +369,12 @@ function core.group(limit, on_error) end
 ---@param default? any
 ---@return asynctask.Local
 function core.local_value(default) end
+
+---Switches debugging on or off: while it is on, tasks that are started are named by the place of the call
+---("spawned at f.lua:12"), in reports, tracebacks and dumps, until they are given another name.
+---@param on? boolean none: leave it as it is
+---@return boolean before
+function core.debug(on) end
 
 ---Sets who is told of faults that nobody looked at (S15). Runs as a task.
 ---@param f? fun(err: any, traceback: string) nil: write them to standard error
@@ -513,7 +527,7 @@ function fs.read_file(path) end
 
 ---@param path string
 ---@param data string|number
----@param options? { permissions?: integer }
+---@param options? { permissions?: integer, atomic?: boolean } atomic: a temporary file takes its place
 ---@return asynctask.Task
 function fs.write_file(path, data, options) end
 
@@ -588,10 +602,31 @@ function fs.realpath(path) end
 function fs.chmod(path, permissions) end
 
 ---@param path string
----@param atime number
----@param mtime number
+---@param uid? integer nil: as it is
+---@param gid? integer
+---@param options? { follow?: boolean } false: of a link itself
 ---@return asynctask.Task
-function fs.utime(path, atime, mtime) end
+function fs.chown(path, uid, gid, options) end
+
+---@param path string
+---@param atime? number nil: now
+---@param mtime? number
+---@param options? { follow?: boolean } false: of a link itself
+---@return asynctask.Task
+function fs.utime(path, atime, mtime, options) end
+
+---@param path string
+---@return asynctask.Task statfs an `asynctask.Statfs`
+function fs.statfs(path) end
+
+---@param pattern string
+---@return asynctask.Task paths a list, in the order of their bytes
+function fs.glob(pattern) end
+
+---Sets the size of the process' pool of threads for calls that block.
+---@param n? integer 1 to 256; nil: as it is
+---@return integer n
+function fs.threads(n) end
 
 ---@param path string
 ---@param size integer
@@ -603,14 +638,25 @@ function fs.truncate(path, size) end
 ---@return asynctask.Task path a string
 function fs.mkdtemp(prefix) end
 
+---@param directory? string default: the system's temporary one
+---@return asynctask.Task file an `asynctask.File` without a name
+function fs.tmpfile(directory) end
+
 ---Behind `fs.dir` and `fs.walk`, which check the arguments.
 ---@param path string
 ---@param stream boolean
 ---@param follow boolean?
 ---@param stat boolean?
 ---@param depth integer?
+---@param post boolean? directories after what is in them: they come twice, `entering` true and false
 ---@return asynctask.Walker
-function fs.walker(path, stream, follow, stat, depth) end
+function fs.walker(path, stream, follow, stat, depth, post) end
+
+---Behind `fs.watch`. Watches from now on; what it cannot watch faults its first read.
+---@param path string
+---@param recursive boolean?
+---@return asynctask.Watcher
+function fs.watcher(path, recursive) end
 
 ---An open file. Its operations run one after another, in the order in which they were started.
 ---@class asynctask.File
@@ -623,6 +669,24 @@ function File:read(...) end
 ---@param ... string|number
 ---@return asynctask.Task file
 function File:write(...) end
+
+---@param offset integer
+---@param count integer
+---@return asynctask.Task bytes nil at the end; the position stays
+function File:read_at(offset, count) end
+
+---@param offset integer
+---@param ... string|number
+---@return asynctask.Task file
+function File:write_at(offset, ...) end
+
+---Behind `file:lock`, which the Lua face adds: tries once.
+---@param shared boolean
+---@return asynctask.Task got
+function File:try_lock(shared) end
+
+---@return asynctask.Task file
+function File:unlock() end
 
 ---Reads as `read` does, again and again; leaves the file open.
 ---@param ... asynctask.Format
@@ -647,6 +711,34 @@ function File:datasync() end
 ---@return asynctask.Task stat an `asynctask.Stat`
 function File:stat() end
 
+---As a stream's: what one call of the system gives.
+---@param max? integer bytes (64 KiB)
+---@return asynctask.Task data nil at the end
+function File:read_some(max) end
+
+---@param delimiter string not empty
+---@param options? { max?: integer, keep?: boolean } max: bytes before it (16 MiB), more is EMSGSIZE
+---@return asynctask.Task data what stands before the delimiter, or what is left at the end, or nil
+function File:read_until(delimiter, options) end
+
+---@param position integer bytes from the beginning
+---@param count integer bytes at most
+---@return asynctask.Task data a string; nil at the end
+function File:read_at(position, count) end
+
+---@param position integer bytes from the beginning
+---@param ... string|number
+---@return asynctask.Task file
+function File:write_at(position, ...) end
+
+---Tries to lock the file (advisory). Never waits for whoever holds it.
+---@param shared? boolean beside others that share it
+---@return asynctask.Task locked a boolean
+function File:try_lock(shared) end
+
+---@return asynctask.Task file
+function File:unlock() end
+
 ---Waits for what was started before. Closes in cancelled scopes, too.
 ---@return asynctask.Task
 function File:close() end
@@ -670,6 +762,19 @@ function Walker:read(prune) end
 
 function Walker:close() end
 
+---@class asynctask.Watcher
+local Watcher = {}
+
+---@return asynctask.Task events a list of `asynctask.WatchEvent` and its length; nil at the end
+function Watcher:read() end
+
+---What has come, without waiting: a list and its length, or nil.
+---@return asynctask.WatchEvent[]? events
+---@return integer? count
+function Watcher:take() end
+
+function Watcher:close() end
+
 -- ---- asynctask.core.net --------------------------------------------------------------------------
 -- Addresses are numeric here; asynctask.net resolves names. Faults carry `address`.
 
@@ -678,26 +783,65 @@ local net = {}
 
 ---@param host string|{ path: string }
 ---@param port? integer
+---@param options? { local_address?: string, local_port?: integer, nodelay?: boolean, keepalive?: integer,
+---fastopen?: boolean }
+---keepalive: seconds, 0: the system's
 ---@return asynctask.Task stream an `asynctask.Stream`
-function net.connect(host, port) end
+function net.connect(host, port, options) end
 
 ---@param host string|{ path: string }
 ---@param port? integer 0: the system chooses
----@param options? { backlog?: integer, reuseport?: boolean, ipv6only?: boolean }
+---@param options? { backlog?: integer, reuseport?: boolean, ipv6only?: boolean, fastopen?: integer }
 ---@return asynctask.Task server an `asynctask.Server`
 function net.listen(host, port, options) end
+
+---@param fd integer a descriptor that listens; the server's from then on
+---@return asynctask.Task server an `asynctask.Server`
+function net.listen_fd(fd) end
+
+---What a service manager has passed (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES), from descriptor 3 on.
+---@return integer count
+---@return string? names separated by colons
+function net.inherited() end
 
 ---@return asynctask.Task streams two, connected to each other
 function net.pair() end
 
 ---@param host string
----@param options? { family?: "any"|"ipv4"|"ipv6" }
----@return asynctask.Task addresses list of `{host=, family=}`
+---@param options? { family?: "any"|"ipv4"|"ipv6", service?: string }
+---@return asynctask.Task addresses list of `{host=, family=, port=}`, the port with a service only
 function net.resolve(host, options) end
+
+---@param host string numeric
+---@param port? integer
+---@return asynctask.Task names two: host, service
+function net.lookup(host, port) end
 
 ---@param host string
 ---@return boolean numeric no name that has to be resolved
 function net.is_numeric(host) end
+
+---@return asynctask.Udp socket without descriptor: what is done first chooses IPv4 or IPv6
+function net.udp() end
+
+---Leaves a copy of a descriptor for another runtime of this process.
+---@param fd integer
+---@return asynctask.Deposit? deposit
+---@return asynctask.Error? error
+function net.deposit(fd) end
+
+---@param token integer of a deposit, on any thread
+---@return asynctask.Task object an `asynctask.Stream`, `asynctask.Server` or `asynctask.Udp`; EBADF when it is gone
+function net.collect(token) end
+
+---@class asynctask.Deposit
+local Deposit = {}
+
+---@return integer token 0 once closed
+function Deposit:token() end
+
+---Takes it back, if nobody has collected it.
+function Deposit:close() end
 
 ---A stream of bytes in both directions: a TCP or Unix socket, or one end of a pair. One task reads at
 ---a time (else EBUSY); any number may write, whole writes leave in order.
@@ -755,6 +899,27 @@ function Stream:nodelay(on) end
 ---@return asynctask.Error? error
 function Stream:keepalive(on, seconds) end
 
+---The system's buffer for what is on its way; it may choose another size than asked for.
+---@param bytes? integer
+---@return integer? bytes
+---@return asynctask.Error? error
+function Stream:send_buffer_size(bytes) end
+
+---@param bytes? integer
+---@return integer? bytes
+---@return asynctask.Error? error
+function Stream:recv_buffer_size(bytes) end
+
+---Sends a copy of a handle over a Unix socket or one of a pair, in its turn among the writes. The handle stays
+---open here.
+---@param other asynctask.Stream|asynctask.Server|asynctask.Udp
+---@return asynctask.Task task faults with ENOTSUP on a stream of another kind
+function Stream:send_handle(other) end
+
+---The next handle that the peer has sent. Handles travel beside the bytes: reads do not see them.
+---@return asynctask.Task handle an `asynctask.Stream`, `asynctask.Server` or `asynctask.Udp`; nil at the end
+function Stream:receive_handle() end
+
 ---@return integer? fd nil once closed
 function Stream:fd() end
 
@@ -775,6 +940,102 @@ function Server:stop() end
 ---@return boolean
 function Server:stopped() end
 
+---@return integer? fd nil once stopped
+function Server:fd() end
+
+---A datagram socket. Hosts are numeric here; asynctask.net resolves names.
+---@class asynctask.Udp
+local Udp = {}
+
+---@param host string
+---@param port integer
+---@param options? { reuseaddr?: boolean, reuseport?: boolean, ipv6only?: boolean }
+---@return asynctask.Task
+function Udp:bind(host, port, options) end
+
+---@param host? string none: connected no longer
+---@param port? integer
+---@return asynctask.Task
+function Udp:connect(host, port) end
+
+---Cancelled before its turn it did not happen.
+---@param data string
+---@param host? string none on a connected socket
+---@param port? integer
+---@return asynctask.Task
+function Udp:send(data, host, port) end
+
+---The next datagram. A cancelled receive loses none (S10).
+---@return asynctask.Task datagram two values: data and `{host=, port=, family=}`
+function Udp:receive() end
+
+---A datagram if one is there now.
+---@return string? data
+---@return { host: string, port: integer, family: string }|asynctask.Error|nil from
+function Udp:try_receive() end
+
+---@return asynctask.Task
+function Udp:close() end
+
+---@return { host: string, port: integer, family: string }? address
+---@return asynctask.Error? error
+function Udp:sockname() end
+
+---@return { host: string, port: integer, family: string }? address
+---@return asynctask.Error? error
+function Udp:peername() end
+
+---@return integer? fd nil before the first use, and once closed
+function Udp:fd() end
+
+---@param on? boolean default true
+---@return true? done
+---@return asynctask.Error? error
+function Udp:broadcast(on) end
+
+---@param hops integer 0 to 255
+---@return true? done
+---@return asynctask.Error? error
+function Udp:ttl(hops) end
+
+---@param hops integer 0 to 255
+---@return true? done
+---@return asynctask.Error? error
+function Udp:multicast_ttl(hops) end
+
+---Whether this machine gets its own multicasts.
+---@param on? boolean default true
+---@return true? done
+---@return asynctask.Error? error
+function Udp:multicast_loop(on) end
+
+---@param interface string name, or (IPv4) an address of it
+---@return true? done
+---@return asynctask.Error? error
+function Udp:multicast_interface(interface) end
+
+---@param group string numeric address
+---@param interface? string name, or (IPv4) an address of it; none: the system's choice
+---@return true? done
+---@return asynctask.Error? error
+function Udp:join(group, interface) end
+
+---@param group string
+---@param interface? string
+---@return true? done
+---@return asynctask.Error? error
+function Udp:leave(group, interface) end
+
+---@param bytes? integer
+---@return integer? bytes
+---@return asynctask.Error? error
+function Udp:send_buffer_size(bytes) end
+
+---@param bytes? integer
+---@return integer? bytes
+---@return asynctask.Error? error
+function Udp:recv_buffer_size(bytes) end
+
 -- ---- asynctask.core.signal -----------------------------------------------------------------------
 
 ---@class asynctask.core.signal
@@ -786,8 +1047,9 @@ function signal.wait(name) end
 
 ---Keeps what arrives between two waits.
 ---@param name string
+---@param background? boolean waiting for it does not keep the loop alive (S16)
 ---@return asynctask.signal.Watch
-function signal.watch(name) end
+function signal.watch(name, background) end
 
 ---@class asynctask.signal.Watch
 local Watch = {}
@@ -796,6 +1058,89 @@ local Watch = {}
 function Watch:next() end
 
 function Watch:close() end
+
+-- ---- asynctask.core.process ----------------------------------------------------------------------
+-- Arguments are checked by asynctask.process; nil is none.
+
+---@class asynctask.core.process
+local process = {}
+
+---@param command string
+---@param args? (string|number)[]
+---@param env? table<string, string> all variables
+---@param cwd? string
+---@param uid? integer
+---@param gid? integer
+---@param detached? boolean in a session of its own; not ended when the state closes
+---@param stdin any "pipe", "inherit", "ignore", a Stream, a File, a file of `io`, a descriptor
+---@param stdout any
+---@param stderr any or "stdout"
+---@return asynctask.process.Handle|asynctask.Task handle or the Task of what was not begun
+---@return integer? pid
+---@return asynctask.Stream|false|nil stdin false: no pipe
+---@return asynctask.Stream|false|nil stdout
+---@return asynctask.Stream|false|nil stderr
+function process.spawn(command, args, env, cwd, uid, gid, detached, stdin, stdout, stderr) end
+
+---@return table<string, string> variables of this process, a copy
+function process.environ() end
+
+---@class asynctask.process.Handle
+local Handle = {}
+
+---@return asynctask.Task code and signal: exit code and nil, or nil and the signal's name
+function Handle:wait() end
+
+---@param signal? string "SIGTERM"
+---@return asynctask.Task sent whether it was still there; runs in cancelled scopes, too
+function Handle:kill(signal) end
+
+---@return boolean
+function Handle:running() end
+
+-- ---- asynctask.core.tty --------------------------------------------------------------------------
+
+---@class asynctask.core.tty
+local tty = {}
+
+---@param fd integer 0, 1 or 2
+---@return asynctask.Stream|asynctask.File? stream a File where it cannot be polled
+---@return asynctask.Error? error
+function tty.standard(fd) end
+
+---@param path string
+---@return asynctask.Stream? stream
+---@return asynctask.Error? error ENOTTY when it is no terminal
+function tty.open(path) end
+
+---@param raw? boolean
+---@return asynctask.Stream? master
+---@return asynctask.Stream|asynctask.Error slave or the error
+---@return string? name
+function tty.pair(raw) end
+
+---@param stream? asynctask.Stream|asynctask.File none: the first terminal among the standard descriptors
+---@return asynctask.tty.Raw? guard
+---@return asynctask.Error? error
+function tty.raw(stream) end
+
+---@param stream? asynctask.Stream|asynctask.File none: standard output, or as for `raw`
+---@return integer? columns
+---@return integer|asynctask.Error rows or the error
+function tty.size(stream) end
+
+---@param stream asynctask.Stream
+---@param columns integer
+---@param rows integer
+---@return true? done
+---@return asynctask.Error? error
+function tty.resize(stream, columns, rows) end
+
+---@class asynctask.tty.Raw
+local Raw = {}
+
+---Puts the terminal back as it was, when it is the last one. Closing twice is fine.
+function Raw:close() end
 
 -- ---- asynctask.core.par --------------------------------------------------------------------------
 
@@ -815,5 +1160,63 @@ function par.run(f, ...) end
 ---@param ... any copied
 ---@return asynctask.Task<T> results copied back
 function par.thread(f, ...) end
+
+---A pool of threads of one's own (`task.pool`). Raises for wrong options.
+---@param opts? { threads?: integer, name?: string, memory?: integer, fresh?: boolean } threads: default
+---  as the default pool; memory: bytes by which a thread's state may grow; fresh: each job has globals of its own
+---@return asynctask.Pool
+function par.pool(opts) end
+
+---@return integer threads that the default pool has at most; in a job, its own pool
+function par.threads() end
+
+---What the jobs of a parallel loop share; travels once to each worker.
+---@param ... any copied
+---@return asynctask.Parcel
+function par.parcel(...) end
+
+---A job of a parallel loop: `name` is called with the parcel's table and the arguments.
+---@param pool? asynctask.Pool nil: the default pool
+---@param parcel asynctask.Parcel
+---@param name string "module.function"
+---@param ... any copied
+---@return asynctask.Task
+function par.call(pool, parcel, name, ...) end
+
+---Raises what ends a parallel loop early.
+---@param value any
+function par.stop(value) end
+
+---Threads that run jobs (`task.pool`). One that is collected ends its threads when its jobs have ended.
+---@class asynctask.Pool
+local Pool = {}
+
+---As `task.run`, on a thread of this pool. Raises when the pool is closed.
+---@generic T
+---@param f string|fun(...): T
+---@param ... any copied
+---@return asynctask.Task<T> results copied back
+function Pool:run(f, ...) end
+
+---@return { name?: string, threads: integer, started: integer, idle: integer, queued: integer, running: integer, completed: integer, closed: boolean }
+function Pool:stats() end
+
+---Takes no jobs any more; its threads end when the last job has ended.
+---@param opts? { cancel?: boolean } cancel: the jobs are cancelled
+---@return asynctask.Task task of nothing, when the threads have ended
+function Pool:close(opts) end
+
+---@class asynctask.Parcel
+local Parcel = {}
+
+---@return integer index the last one that is still wanted
+function Parcel:limit() end
+
+---Nothing after the index is wanted.
+---@param index integer
+function Parcel:lower(index) end
+
+---Nobody sends it any more: workers forget it.
+function Parcel:close() end
 
 return core

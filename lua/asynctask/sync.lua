@@ -247,9 +247,14 @@ function M.once(f)
     error(("bad argument #1 to 'once' (function expected, got %s)"):format(type(f)), 2)
   end
   local shared
+  -- The Task is known before `f` runs: what it starts in its first slice may ask for it.
+  local function first(...)
+    shared = core.current()
+    return f(...)
+  end
   return function(...)
     if not shared or (shared:done() and shared:status() ~= "succeeded") then
-      shared = core.spawn(f, ...)
+      shared = core.spawn(first, ...)
     end
     return shared
   end

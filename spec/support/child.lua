@@ -34,13 +34,13 @@ local function collect(command)
   return output, how == "signal" and 128 + code or code
 end
 
---- Runs a command line with the shell, without any preloaded library and without the flags of the
---- make that runs the suite.
+--- Runs a command line with the shell, without the sanitizer and without the flags of the make that
+--- runs the suite.
 ---@param command string
 ---@return string output  standard output and standard error
 ---@return integer code   the exit code, 128 + signal when one ended it
 function child.shell(command)
-  return collect("unset LD_PRELOAD MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; { " .. command .. "\n} 2>&1 </dev/null")
+  return collect("unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; { " .. command .. "\n} 2>&1 </dev/null")
 end
 
 ---@class spec.child.options
@@ -68,13 +68,13 @@ function child.lua(script, options)
   end
   local q = child.quote
   local words = {
-    "unset LD_PRELOAD LUA_INIT LUA_INIT_5_4 LUA_PATH_5_4 LUA_CPATH_5_4;", options.before or "",
+    "unset LUA_INIT LUA_INIT_5_4 LUA_PATH_5_4 LUA_CPATH_5_4;", options.before or "",
     options.directory and "cd " .. q(options.directory) .. " &&" or "",
     "exec timeout -k 5", tostring(options.timeout or 60), "env",
     "LUA_PATH=" .. q(child.root .. "/lua/?.lua;" .. child.root .. "/lua/?/init.lua;" .. child.root .. "/?.lua;;"),
     "LUA_CPATH=" .. q(child.build .. "/?.so;;"),
   }
-  local preload = os.getenv("LD_PRELOAD")
+  local preload = os.getenv("ASYNCTASK_PRELOAD")
   if preload then words[#words + 1] = "LD_PRELOAD=" .. q(preload) end
   for name, value in pairs(options.env or {}) do words[#words + 1] = name .. "=" .. q(value) end
   words[#words + 1] = child.interpreter()

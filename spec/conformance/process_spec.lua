@@ -1,0 +1,26 @@
+-- The conformance suite of streams, for the pipes of processes and for terminals.
+
+local task = require "asynctask"
+local process = require "asynctask.process"
+local tty = require "asynctask.tty"
+local streams = require "spec.conformance.streams"
+
+local await = task.await
+
+streams(_ENV, "pipes of a process", function()
+  local proc = await(process.spawn("cat"))
+  await(proc.stderr:close())
+  return proc.stdin, proc.stdout
+end, { one_way = true })
+
+streams(_ENV, "pipes of a process that was joined to another", function()
+  local first = await(process.spawn("cat", {}, { stderr = "ignore" }))
+  local second = await(process.spawn("cat", {}, { stdin = first.stdout, stderr = "ignore" }))
+  await(first.stdout:close())
+  return first.stdin, second.stdout
+end, { one_way = true })
+
+streams(_ENV, "terminal, the program's side", function()
+  local master, slave = await(tty.pair { raw = true })
+  return slave, master
+end, { no_shutdown = true, text = true })

@@ -1,0 +1,201 @@
+-- Specs of task-local values: task.local_value.
+
+local task = require "asynctask"
+local testing = require "asynctask.testing"
+
+local await, spawn = task.await, task.spawn
+
+describe("local_value", function()
+  it("gives its default where nothing was set, nil included", function()
+    assert.are.equal("d", task.local_value("d"):get())
+    assert.is_nil(task.local_value():get())
+    assert.are.equal("d", await(spawn(function() return task.local_value("d"):get() end)))
+  end)
+
+  it("with sets it for the call, and gives the results", function()
+    local v = task.local_value("outside")
+    assert.are.same({ "inside", nil, 3, n = 3 }, table.pack(v:with("inside", function(...)
+      return v:get(), ...
+    end, nil, 3)))
+    assert.are.equal("outside", v:get())
+    assert.are.equal("awaited", v:with(1, task.delay, 0, "awaited")) -- S25
+  end)
+
+  it("nests, and is put back after an error", function()
+    local v = task.local_value(0)
+    local seen = {}
+    pcall(v.with, v, 1, function()
+      seen[#seen + 1] = v:get()
+      pcall(v.with, v, 2, function()
+        seen[#seen + 1] = v:get()
+        error("x")
+      end)
+      seen[#seen + 1] = v:get()
+      error("y")
+    end)
+    seen[#seen + 1] = v:get()
+    assert.are.same({ 1, 2, 1, 0 }, seen)
+  end)
+
+  it("nil and false are values", function()
+    local v = task.local_value("default")
+    v:with(nil, function() assert.is_nil(v:get()) end)
+    v:with(false, function()
+      assert.is_false(v:get())
+      assert.is_false(await(spawn(v.get, v)))
+    end)
+    assert.are.equal("default", v:get())
+  end)
+
+  it("survives awaits, in each task its own", function()
+    local v = task.local_value()
+    local got = await(task.map({ "a", "b", "c" }, function(name)
+      return v:with(name, function()
+        local seen = {}
+        for _ = 1, 3 do
+          await(task.yield())
+          seen[#seen + 1] = v:get()
+        end
+        return table.concat(seen)
+      end)
+    end))
+    assert.are.same({ "aaa", "bbb", "ccc", n = 3 }, got)
+    assert.is_nil(v:get())
+  end)
+
+  it("is inherited at spawn, by every way to start a task, and by their children", function()
+    local v = task.local_value("none")
+    v:with("set", function()
+      local function get() return v:get() end
+      assert.are.equal("set", await(spawn(get)))
+      assert.are.equal("set", await(task.async(get)()))
+      assert.are.equal("set", await(task.map({ 1 }, get))[1])
+      assert.are.equal("set", await(task.yield():continue_with(get)))
+      assert.are.equal("set", task.with_group(function(g) return await(g:spawn(get)) end))
+      assert.are.equal("set", await(spawn(function()
+        await(task.yield())
+        return await(spawn(function()
+          await(task.yield())
+          return v:get()
+        end))
+      end)))
+    end)
+  end)
+
+  it("is what it was at the spawn, whatever the parent does later", function()
+    local v = task.local_value(0)
+    local child
+    v:with(1, function()
+      child = spawn(function()
+        local first = v:get()
+        await(task.yield())
+        return first, v:get()
+      end)
+      v:with(2, function() await(task.yield()) end)
+    end)
+    assert.are.same({ 1, 1 }, { await(child) })
+  end)
+
+  it("never leaks upward: what a child sets is its own", function()
+    local v = task.local_value("parent")
+    local child = spawn(function()
+      return v:with("child", function()
+        await(task.yield())
+        return v:get()
+      end)
+    end)
+    assert.are.equal("parent", v:get())
+    assert.are.equal("child", await(child))
+    assert.are.equal("parent", v:get())
+    v:with("outer", function()
+      await(spawn(function() v:with("inner", function() await(task.yield()) end) end))
+      assert.are.equal("outer", v:get())
+    end)
+  end)
+
+  it("does not leak into a task that takes over the coroutine", function()
+    local v = task.local_value("clean")
+    for _ = 1, 3 do
+      await(spawn(function() v:with("dirty", function() end) end))
+      pcall(await, spawn(function() v:with("dirty", error, "x") end))
+      local t = spawn(function() v:with("dirty", task.delay, 60) end)
+      t:cancel()
+      t:try()
+      assert.are.equal("clean", await(spawn(v.get, v)))
+    end
+    assert.are.equal("clean", v:get())
+  end)
+
+  it("is put back by a cancellation that leaves with", function()
+    local v = task.local_value("before")
+    local t = spawn(function()
+      local ok = pcall(v.with, v, "inside", function() await(task.delay(60)) end)
+      return ok, v:get()
+    end)
+    t:cancel()
+    assert.are.same({ false, "before" }, { await(t) })
+  end)
+
+  it("several variables do not disturb each other", function()
+    local a, b = task.local_value("a0"), task.local_value("b0")
+    a:with("a1", function()
+      b:with("b1", function()
+        assert.are.same({ "a1", "b1" }, { await(spawn(function() return a:get(), b:get() end)) })
+        a:with("a2", function() assert.are.same({ "a2", "b1" }, { a:get(), b:get() }) end)
+      end)
+      assert.are.same({ "a1", "b0" }, { a:get(), b:get() })
+    end)
+  end)
+
+  it("is there in scopes, callbacks on the task, generators and <close> handlers", function()
+    local v = task.local_value("none")
+    local co = require "asynctask.coroutine"
+    v:with("set", function()
+      assert.are.equal("set", task.with_timeout(60, v.get, v))
+      assert.are.equal("set", task.shield(v.get, v))
+      local gen = co.wrap(function()
+        await(task.yield())
+        co.yield(v:get())
+      end)
+      assert.are.equal("set", await(spawn(function() return gen() end)))
+      local seen
+      do
+        local _ <close> = setmetatable({}, { __close = function() seen = v:get() end })
+      end
+      assert.are.equal("set", seen)
+    end)
+  end)
+
+  it("works on the main chunk and keeps nothing there", function()
+    local v = task.local_value()
+    local weak = setmetatable({}, { __mode = "v" })
+    weak[1] = {}
+    v:with(weak[1], function() await(task.yield()) end)
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(weak[1])
+  end)
+
+  it("keeps nothing of tasks that have ended", function()
+    local v = task.local_value()
+    local function once()
+      v:with({}, function() await(spawn(function() await(task.yield()) end)) end)
+    end
+    for _ = 1, 100 do once() end
+    collectgarbage()
+    collectgarbage()
+    local before = collectgarbage("count")
+    for _ = 1, 20000 do once() end
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(collectgarbage("count") - before < 20)
+    assert.are.same({}, testing.leaks())
+  end)
+
+  it("S22: refuses wrong arguments", function()
+    local v = task.local_value()
+    assert.is_false(pcall(v.with, v))
+    assert.matches("function expected", select(2, pcall(v.with, v, 1)))
+    assert.is_false(pcall(v.get, {}))
+  end)
+end)
