@@ -47,6 +47,13 @@ ifeq ($(origin UV_LIBS),undefined)
 UV_LIBS := $(shell $(PKG_CONFIG) --libs-only-L libuv 2>/dev/null) -luv
 endif
 
+# Programs that embed Lua link with it.
+ifeq ($(origin LUA_LIBS),undefined)
+LUA_LIBS := $(shell for p in lua5.4 lua-5.4 lua54 lua; do \
+         if $(PKG_CONFIG) --atleast-version=5.4 --max-version=5.4.99 $$p 2>/dev/null; then \
+           $(PKG_CONFIG) --libs $$p; exit; fi; done; echo -llua5.4)
+endif
+
 # ---- flags -----------------------------------------------------------------------------------
 
 OPT       := -O2 -g
@@ -108,7 +115,7 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan valgrind bench bench-files bench-echo soak-net clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-files bench-parallel bench-echo soak-net clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -175,6 +182,10 @@ bench-files: all ## measure files beside io, luv, node and C; ARGS= chooses (pat
 	$(call need,$(LUA),Lua 5.4,bench)
 	$(Q)$(RUN) $(LUA) bench/files.lua $(ARGS)
 
+bench-parallel: all ## measure jobs beside luv, node, Go and two processes; ARGS= chooses (pattern)
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/parallel.lua $(ARGS)
+
 bench-echo: all ## measure TCP echo beside C on libuv, luv, node and Go; ARGS= chooses (seconds rounds)
 	$(call need,$(LUA),Lua 5.4,bench)
 	@mkdir -p $(BUILD)/echo
@@ -216,6 +227,19 @@ tsan: ## run the specs under ThreadSanitizer; FILES= chooses some
 	$(call san_make,tsan,$(TSAN))
 	$(call preload,tsan)
 	$(call san_run,tsan,libtsan.so,$(TSAN_ENV))
+
+# A clang without libFuzzer's runtime says so at the link. FUZZ_SECONDS bounds the run.
+FUZZ_SECONDS := 20
+fuzz: ## fuzz the codec for FUZZ_SECONDS (clang, libFuzzer)
+	$(call need,$(CLANG),clang,fuzz)
+	+$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/fuzz CC=$(CLANG) OPT='-O1 -g' \
+	  SAN_FLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+	$(Q)$(CLANG) -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread -D_GNU_SOURCE= \
+	  -Icsrc -Icsrc/include $(LUA_CFLAGS) $(UV_CFLAGS) spec/c/fuzz_codec.c $(BUILD)/fuzz/libasynctask.a \
+	  $(LUA_LIBS) $(LIBS) -lm -o $(BUILD)/fuzz/fuzz_codec
+	$(Q)mkdir -p $(BUILD)/fuzz/corpus
+	$(Q)$(BUILD)/fuzz/fuzz_codec -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -timeout=10 -rss_limit_mb=3000 \
+	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus
 
 VALGRIND_FILES = spec/support/short.lua
 valgrind: all ## run a short program under valgrind; a definite leak is an error

@@ -20,6 +20,7 @@ local LARGE = math.floor(512 * SCALE) -- MB
 local DIRECTORIES = math.floor(1000 * SCALE) -- of 99 files: with themselves 100,000 entries
 local ROUNDS, LARGE_ROUNDS = 7, 3
 local HERE = arg[0]:match("^(.*)/[^/]*$") or "."
+local NODE = "node " .. HERE .. "/files/files.js"
 
 local dir -- everything is made in it
 
@@ -94,8 +95,10 @@ local function compare(title, unit, factor, per, rounds, contestants)
     end
   end
   local expected
-  for round = 0, rounds do -- the first warms up
-    for i, c in ipairs(present) do
+  for round = 0, rounds do -- the first warms up; another one begins each time
+    for k = 1, #present do
+      local i = (k + round) % #present + 1
+      local c = present[i]
       local seconds, seen = c.run()
       expected = expected or seen
       assert(seen == nil or seen == expected, ("%s saw %s, not %s"):format(c.name, seen, expected))
@@ -185,7 +188,7 @@ local function small(c)
     { name = "C, uv_fs, four hops", run = c and program(c, "small-uv", path, SMALL), goal = 0.8 },
     { name = "Lua io, one by one", run = here(function() return small_io(names) end) },
     { name = "luv callbacks", run = found_luv and here(function() return small_luv(names) end) },
-    { name = "node callbacks", run = runs "node -v" and program("node " .. HERE .. "/files/files.js", "small", path, SMALL) },
+    { name = "node callbacks", run = runs "node -v" and program(NODE, "small", path, SMALL) },
   })
   await(fs.remove(path, { recursive = true }))
 end
@@ -225,7 +228,7 @@ local function lines(c)
     { name = "asynctask fs.lines", run = count(fs.lines) },
     { name = "Lua io.lines", run = count(io.lines) },
     { name = "C getline", run = c and program(c, "lines", path) },
-    { name = "node readline", run = runs "node -v" and program("node " .. HERE .. "/files/files.js", "lines", path) },
+    { name = "node readline", run = runs "node -v" and program(NODE, "lines", path) },
   })
 end
 
@@ -271,32 +274,33 @@ local function pieces(c)
     { name = "Lua io", run = here(plain), goal = 2.0 },
     { name = "C read", run = c and program(c, "pieces", path) },
     { name = "luv fs_read", run = found_luv and here(luv) },
-    { name = "node fs.read", run = runs "node -v" and program("node " .. HERE .. "/files/files.js", "pieces", path) },
+    { name = "node fs.read", run = runs "node -v" and program(NODE, "pieces", path) },
   })
 end
 
 local function copy()
   local path, to = make_large(), dir .. "/copy"
   local size = await(fs.stat(path)).size
-  -- What the one before has left is not written back in the time of the next.
+  -- What others have left is not written back in the time of the next one.
+  local function clean()
+    os.remove(to)
+    os.execute("sync")
+  end
   local function fresh(f)
     return function()
-      os.remove(to)
-      local flush <const> = await(fs.open(path, "r+"))
-      await(flush:sync())
-      await(flush:close())
+      clean()
       local seconds = here(f)()
       assert(await(fs.stat(to)).size == size)
       return seconds
     end
   end
-  local node = runs "node -v" and program("node " .. HERE .. "/files/files.js", "copy", path, to)
+  local node = runs "node -v" and program(NODE, "copy", path, to)
   compare(("copy of %d MB"):format(LARGE), "s", 1, 1, LARGE_ROUNDS, {
     { name = "asynctask fs.copy", run = fresh(function() await(fs.copy(path, to)) end) },
     { name = "cp", run = fresh(function() assert(os.execute(("cp %s %s"):format(quote(path), quote(to)))) end) },
     { name = "luv fs_copyfile", run = found_luv and fresh(function() assert(uv.fs_copyfile(path, to)) end) },
     { name = "node copyFile", run = node and function()
-      os.remove(to)
+      clean()
       return (node())
     end },
     { name = "Lua io, pieces of 64 KiB", run = fresh(function()
@@ -386,7 +390,7 @@ local function walk()
     end) },
     { name = "lfs.dir", run = found_lfs and here(function() return walk_lfs(path) end) },
     { name = "luv fs_scandir, blocking", run = found_luv and here(function() return walk_luv(path) end) },
-    { name = "node readdir", run = runs "node -v" and program("node " .. HERE .. "/files/files.js", "walk", path) },
+    { name = "node readdir", run = runs "node -v" and program(NODE, "walk", path) },
     { name = "asynctask fs.walk with stat", run = ours { stat = true } },
     { name = "asynctask fs.glob **", run = here(function()
       return #await(fs.glob(path .. "/**"))
@@ -407,7 +411,13 @@ local function build()
   return runs(command) and to or nil
 end
 
-local measurements = { { "small", small }, { "lines", lines }, { "pieces", pieces }, { "copy", copy }, { "walk", walk } }
+local measurements = {
+  { "small", small },
+  { "lines", lines },
+  { "pieces", pieces },
+  { "copy", copy },
+  { "walk", walk },
+}
 
 dir = await(fs.mkdtemp())
 local _ <close> = setmetatable({}, { __close = function()
@@ -418,7 +428,8 @@ local room = await(fs.statfs(dir)).available
 if room < LARGE * 2 * 1048576 + 1e9 then
   error(("%s: %d MB are free, too few: set TMPDIR or a smaller scale"):format(dir, room // 1000000), 0)
 end
-say("%s, luv %s, node %s", _VERSION, found_luv and uv.version_string() or "missing", runs "node -v" and "found" or "missing")
+local found_node = runs "node -v" and "found" or "missing"
+say("%s, luv %s, node %s", _VERSION, found_luv and uv.version_string() or "missing", found_node)
 local c = build()
 for _, m in ipairs(measurements) do
   if m[1]:find(arg[1] or "") then

@@ -60,7 +60,10 @@ for _, name in ipairs(pages()) do
 
   describe("docs/" .. name, function()
     for _, block in ipairs(blocks(text)) do
-      it(("has a sample in line %d that does what it says"):format(block.line), function()
+      -- ThreadSanitizer delays the signal that stops a runaway job.
+      local runaway = block.source:find("while true do end", 1, true) and child.sanitizer() == "tsan"
+      local it_runs = runaway and pending or it
+      it_runs(("has a sample in line %d that does what it says"):format(block.line), function()
         local output, code = run(block)
         assert.are.equal(0, code, output)
         assert.are.equal(block.prints or "", output)

@@ -76,9 +76,9 @@ describe("examples/tail.lua", function()
     local env = ("export LUA_PATH=%s LUA_CPATH=%s; cd %s && "):format(
       child.quote(child.root .. "/lua/?.lua;" .. child.root .. "/lua/?/init.lua;;"),
       child.quote(child.build .. "/?.so;;"), child.quote(path(".")))
-    local preload = os.getenv("LD_PRELOAD")
-    local lua = (preload and "env LD_PRELOAD=" .. child.quote(preload) .. " " or "")
-      .. "timeout 30 " .. child.interpreter()
+    local preload = os.getenv("ASYNCTASK_PRELOAD")
+    local lua = "timeout 30 " .. (preload and "env LD_PRELOAD=" .. child.quote(preload) .. " " or "")
+      .. child.interpreter()
     local output, code = child.shell(env .. script:format(lua, child.quote(child.root)))
     assert.are.equal(0, code, output)
     local out = get("out")

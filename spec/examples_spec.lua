@@ -111,4 +111,53 @@ describe("examples", function()
     assert.are.equal("primes up to 1000: 168\nfastest mirror: near\nmapped: a1 b2 c3 d4 e5 f6 g7 h8 i9 j10\n"
       .. "answered: first\nanswered: second\nanswered: third\n", output)
   end)
+
+  it("mandelbrot.lua writes a picture that is symmetric and black in the middle", function()
+    local dir = await(fs.mkdtemp())
+    finally(function() await(fs.remove(dir, { recursive = true })) end)
+    local output, code = child.lua(child.root .. "/examples/mandelbrot.lua", { args = { dir .. "/m.ppm", "60", "40" } })
+    assert.are.equal(0, code, output)
+    assert.are.equal(dir .. "/m.ppm: 60 x 40\n", output)
+    local picture = await(fs.read_file(dir .. "/m.ppm"))
+    local header = "P6\n60 40\n255\n"
+    assert.are.equal(header, picture:sub(1, #header))
+    assert.are.equal(#header + 60 * 40 * 3, #picture)
+    local function row(y) return picture:sub(#header + y * 180 + 1, #header + y * 180 + 180) end
+    for y = 0, 19 do assert.are.equal(row(y), row(39 - y)) end
+    assert.are.equal("\0\0\0", row(20):sub(39 * 3 + 1, 39 * 3 + 3)) -- about 0, 0
+    assert.are_not.equal("\0\0\0", row(0):sub(1, 3))
+  end)
+
+  it("checksum_tree.lua gives the Adler-32 sums of a tree", function()
+    local dir = await(fs.mkdtemp())
+    finally(function() await(fs.remove(dir, { recursive = true })) end)
+    await(fs.mkdir(dir .. "/sub"))
+    await(fs.write_file(dir .. "/a", "Wikipedia")) -- a sum that is known
+    await(fs.write_file(dir .. "/sub/b", ""))
+    await(fs.write_file(dir .. "/sub/c", ("x"):rep(100000)))
+    local output, code = child.lua(child.root .. "/examples/checksum_tree.lua", { args = { dir } })
+    assert.are.equal(0, code, output)
+    assert.matches("11e60398  " .. dir .. "/a\n", output, 1, true)
+    assert.matches("00000001  " .. dir .. "/sub/b\n", output, 1, true)
+    assert.matches("\n%x+  3 files\n$", output)
+  end)
+
+  it("word_count.lua counts as plain Lua does", function()
+    local dir = await(fs.mkdtemp())
+    finally(function() await(fs.remove(dir, { recursive = true })) end)
+    await(fs.write_file(dir .. "/a", "The cat and the dog.\n"))
+    await(fs.write_file(dir .. "/b", ("the end "):rep(1000)))
+    local output, code = child.lua(child.root .. "/examples/word_count.lua", { args = { dir .. "/a", dir .. "/b" } })
+    assert.are.equal(0, code, output)
+    assert.are.equal("  1002  the\n  1000  end\n     1  and\n     1  cat\n     1  dog\n", output)
+  end)
+
+  it("monte_carlo.lua throws every dart once, from all its jobs", function()
+    local output, code = child.lua(child.root .. "/examples/monte_carlo.lua", { args = { "100003" } })
+    assert.are.equal(0, code, output)
+    local hit, pi = output:match("threw 100003 darts, (%d+) hit: pi is about ([%d.]+)\n$")
+    assert.is_truthy(hit, output)
+    assert.is_true(math.abs(tonumber(pi) - 4 * tonumber(hit) / 100003) < 0.001)
+    assert.is_true(math.abs(tonumber(pi) - math.pi) < 0.05)
+  end)
 end)

@@ -1,5 +1,5 @@
--- soak.lua [cycles] - connect, echo, close, again and again (default: a million), 50 at a time; fails when
--- memory or descriptors grow. `make soak-net`.
+-- soak.lua [cycles [kilobytes]] - connect, echo, close, again and again (default: a million), 50 at a time; fails
+-- when memory grows (by more than a quarter, or so many kilobytes) or descriptors do. `make soak-net`.
 
 local task = require "asynctask"
 local net = require "asynctask.net"
@@ -67,7 +67,8 @@ task.main(function()
   local kilobytes_now, descriptors_now = usage()
   print(("%d cycles: %d kB and %d descriptors before, %d and %d after"):format(cycles, kilobytes, descriptors,
     kilobytes_now, descriptors_now))
-  if descriptors_now > descriptors or kilobytes_now > kilobytes * 1.25 + 2000 then
+  local allowed = tonumber(arg[2]) or kilobytes // 4 + 2000
+  if descriptors_now > descriptors or kilobytes_now > kilobytes + allowed then
     error("it grows", 0)
   end
 end)

@@ -213,6 +213,15 @@ static void add_all(tree *d) {
     }
 }
 
+int at_dump_left(const at_runtime *rt) {
+  int i;
+  for (i = 0; i < rt->cell_count; i++) {
+    const at_coro *c = live(rt, i);
+    if (c != NULL && (c->ext == NULL || c->ext->error == 0)) return 1;
+  }
+  return 0;
+}
+
 void at_dump_push(lua_State *L, at_runtime *rt) {
   tree d;
   luaL_Buffer b;

@@ -10,6 +10,9 @@
 ** line of Lua that waits, its age; and indented below it, what it waits for. */
 void at_dump_push(lua_State *L, at_runtime *rt);
 
+/* True if a task is pending that nobody has cancelled. */
+int at_dump_left(const at_runtime *rt);
+
 /* [-0, +0, m] adds tasks, dump, census to the table at the top. */
 void at_dump_functions(lua_State *L, at_runtime *rt);
 

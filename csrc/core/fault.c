@@ -355,10 +355,10 @@ static int l_report_all(lua_State *L) {
     }
     lua_settop(L, 2);
   }
+  if (!at_dump_left(rt)) return 0;
   at_dump_push(L, rt);
-  if (lua_rawlen(L, -1) > 0)
-    lua_writestringerror("asynctask: tasks still pending when the state closed:\n%s",
-                         lua_tostring(L, -1));
+  lua_writestringerror("asynctask: tasks still pending when the state closed:\n%s",
+                       lua_tostring(L, -1));
   return 0;
 }
 

@@ -345,6 +345,31 @@ static int l_group_spawn(lua_State *L) {
   return at_sched_spawned(L, rt);
 }
 
+/* The record of a pending task that is a member of some group, or NULL. */
+static member *find(const at_task *t) {
+  at_waiter *head, *w;
+  if (t->waiters == 0 || (t->waiters & 1)) return NULL;
+  head = w = (at_waiter *)t->waiters;
+  do {
+    if (w->on == on_member && !((member *)w->arg)->handler) return w->arg;
+    w = w->next;
+  } while (w != head);
+  return NULL;
+}
+
+/* A pending member goes to another group. No Lua. */
+static void move_away(at_runtime *rt, member *m) {
+  group *g = m->group;
+  at_waiter_unlink(rt, &m->waiter);
+  take_out(m->counts ? &g->pending : &g->held, m);
+  g->running -= m->counts;
+  g->live--;
+  if (!m->counts) at_sched_release(rt, (at_coro *)m->task);
+  forget(rt, m);
+  start_held(g);
+  look_around(g);
+}
+
 /* add(t) -> t, a member from now on, whoever owned it before */
 static int l_group_add(lua_State *L) {
   at_runtime *rt = at_rt(L);
@@ -353,6 +378,9 @@ static int l_group_add(lua_State *L) {
   lua_settop(L, 2);
   if (t->flags & AT_F_SHARED) return 1;
   if (!at_task_settled(t)) {
+    member *m = find(t);
+    if (m != NULL && m->group == g) return 1;
+    if (m != NULL) move_away(rt, m);
     if (t->kind == AT_CORO) {
       at_ext *e = at_ext_get(rt, (at_coro *)t);
       if (e == NULL) return luaL_error(L, "not enough memory");
@@ -466,6 +494,15 @@ static int l_group_limit(lua_State *L) {
   return 1;
 }
 
+/* orphaned() -> whether the __close that asks was called by nobody: its thread is being closed (lua_close
+** closes what is open on the main chunk), and there is no waiting any more */
+static int l_group_orphaned(lua_State *L) {
+  lua_Debug ar;
+  (void)check(L);
+  lua_pushboolean(L, !lua_getstack(L, 2, &ar));
+  return 1;
+}
+
 /* release(): the faults have been raised; lets the group be collected */
 static int l_group_release(lua_State *L) {
   at_runtime *rt = at_rt(L);
@@ -492,7 +529,8 @@ void at_group_functions(lua_State *L, at_runtime *rt) {
       {"spawn", l_group_spawn},   {"add", l_group_add},     {"cancel", l_group_cancel},
       {"idle", l_group_idle},     {"leave", l_group_leave}, {"fault", l_group_fault},
       {"errors", l_group_errors}, {"count", l_group_count}, {"release", l_group_release},
-      {"limit", l_group_limit},   {NULL, NULL}};
+      {"limit", l_group_limit},   {"orphaned", l_group_orphaned},
+      {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_group_gc}, {NULL, NULL}};
   at_runtime_setfuncs(L, rt, functions);
   at_runtime_class(L, rt, GROUP_MT, methods, meta);

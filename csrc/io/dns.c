@@ -2,7 +2,8 @@
 ** Owns the requests; a pool's thread writes `list`, `error` and the names, the loop thread reads them
 ** afterwards.
 ** Invariants: a lookup that runs cannot be stopped, its waiter goes on without it; one runtime has no
-** more than half of the pool's threads look up names, so that slow ones do not starve files. */
+** more than half of the pool's threads look up names that somebody waits for, so that slow ones do not
+** starve files. */
 #include "io/dns.h"
 
 #include <errno.h>
@@ -29,7 +30,7 @@ typedef struct lookup {
   at_work work;
   lane *lane; /* counted */
   struct lookup *next, **prev; /* prev NULL: on the pool, or never came so far */
-  unsigned char submitted;
+  unsigned char submitted;     /* and counted in `running` */
   void (*run)(at_work *w);
   int error;             /* of getaddrinfo or getnameinfo */
   struct addrinfo *list; /* owned */
@@ -178,7 +179,13 @@ static int lookup_push(lua_State *L, at_op *op) {
 
 static int lookup_cancel(at_op *op) {
   lookup *l = (lookup *)(void *)op;
-  if (l->submitted) return at_blocking_cancel(op);
+  if (l->submitted) {
+    l->lane->running--; /* one that hangs, and that nobody waits for, holds up no other */
+    l->submitted = 0;
+    if (at_blocking_cancel(op)) return 1;
+    advance(op->rt, l->lane);
+    return 0;
+  }
   if (l->prev != NULL) {
     take_out(l);
     at_external_remove(op->rt);

@@ -261,11 +261,19 @@ static int l_process_wait(lua_State *L) {
 
 /* ---- signals to it ---- */
 
+/* [-0, +0, v] a signal by name or number; SIGTERM if there is none */
+static int check_number(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return SIGTERM;
+  if (!lua_isinteger(L, arg)) return at_signal_check(L, arg);
+  luaL_argcheck(L, lua_tointeger(L, arg) >= 0 && lua_tointeger(L, arg) < NSIG, arg, "no signal");
+  return (int)lua_tointeger(L, arg);
+}
+
 /* kill(signal) -> whether it was still there to get it */
 static int l_process_kill(lua_State *L) {
   at_runtime *rt = at_rt(L);
   at_process *p = check_process(L);
-  int number = lua_isnoneornil(L, 2) ? SIGTERM : at_signal_check(L, 2);
+  int number = check_number(L, 2);
   int status = p->running ? uv_process_kill(&p->handle, number) : UV_ESRCH;
   if (status < 0 && status != UV_ESRCH) {
     at_error_push_uv(L, status, "kill", NULL);

@@ -177,7 +177,8 @@ static int start(lua_State *L, at_runtime *rt, at_streambox *box, at_plan *plan)
   }
   if (s == NULL) return at_stream_failed(L, rt, UV_EBADF, "read");
   if (s->reader != NULL) return at_stream_failed(L, rt, UV_EBUSY, "read");
-  status = at_format_search(plan, s->in.bytes, s->in.size, s->ended);
+  status = s->in.size == 0 && !s->ended && plan->items->format == AT_FORMAT_SOME
+               ? 0 : at_format_search(plan, s->in.bytes, s->in.size, s->ended);
   if (status == 0 && s->in_status == 0) return wait(L, rt, s, plan);
   if (status <= 0) return at_stream_failed(L, rt, status < 0 ? status : s->in_status, "read");
   n = at_format_push(L, plan, s->in.bytes);

@@ -62,7 +62,7 @@ static void on_poll(uv_poll_t *handle, int status, int events);
 
 void at_stream_update(at_stream *s) {
   int events = 0;
-  if (s->fd < 0) return;
+  if (s->fd < 0 || s->in_poll) return;
   if (s->connecting != NULL || s->head != NULL) events |= UV_WRITABLE;
   if (s->reading && !s->ended && s->in_status == 0 && s->handle_count < AT_STREAM_HANDLES)
     events |= UV_READABLE;
@@ -85,6 +85,7 @@ static void on_poll(uv_poll_t *handle, int status, int events) {
   at_stream *s = handle->data;
   at_runtime *rt = s->rt;
   at_stream_hold(s);
+  s->in_poll = 1;
   if (status < 0) {
     events = s->events;
     s->events = 0;
@@ -96,6 +97,7 @@ static void on_poll(uv_poll_t *handle, int status, int events) {
     if ((events & UV_READABLE) && s->fd >= 0) at_reader_receive(s);
   }
   at_sched_enter(rt);
+  s->in_poll = 0;
   if (s->fd >= 0) {
     if (at_buffer_keep(&s->in) < 0) s->in_status = UV_ENOMEM;
     at_stream_update(s);
@@ -205,11 +207,11 @@ int at_stream_failed(lua_State *L, at_runtime *rt, int status, const char *op) {
 
 /* ---- the class ---- */
 
-/* Cheaper than comparing metatables: no other memory can hold the kind, a collected box lost it. */
+/* Cheaper than comparing metatables: no other memory can hold the kind, a collected box lost it. (Light
+** userdata has length 0, and what has a length and is no userdata gives no pointer.) */
 at_streambox *at_stream_self(lua_State *L) {
   at_streambox *box = lua_touserdata(L, 1);
-  if (lua_rawlen(L, 1) == sizeof *box && lua_type(L, 1) == LUA_TUSERDATA && box->kind == &kind)
-    return box;
+  if (box != NULL && lua_rawlen(L, 1) == sizeof *box && box->kind == &kind) return box;
   return luaL_checkudata(L, 1, AT_STREAM_MT); /* raises */
 }
 

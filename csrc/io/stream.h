@@ -58,6 +58,7 @@ struct at_stream {
   unsigned char ended;      /* end of file was read */
   unsigned char shut;       /* our end was shut, or will be once the queue is empty */
   unsigned char closing;    /* close was called */
+  unsigned char in_poll;    /* its callback runs, which updates at its end */
 
   struct at_connecting *connecting; /* tcp.c: borrowed from the kernel */
   void (*connected)(at_stream *s, int status);

@@ -301,7 +301,13 @@ static int write_now(lua_State *L, at_stream *s, size_t total, size_t *sent) {
   *sent = 0;
   hold_sigpipe(s, &sigpipe);
   while (*sent < total) {
-    int next, count = gather(L, 2, *sent, vectors, &next);
+    int next, count = 1;
+    if (*sent == 0 && lua_gettop(L) == 2) { /* most are so */
+      vectors->iov_base = (char *)(uintptr_t)lua_tostring(L, 2);
+      vectors->iov_len = total;
+    } else {
+      count = gather(L, 2, *sent, vectors, &next);
+    }
     n = put(s, vectors, count);
     if (n <= 0) break;
     *sent += (size_t)n;

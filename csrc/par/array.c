@@ -28,6 +28,14 @@ static int check_type(lua_State *L, int arg) {
   return at_arg_error(L, arg, lua_pushfstring(L, "no type of elements '%s'", name));
 }
 
+static lua_Integer check_integer(lua_State *L, int arg) {
+  int is_integer;
+  lua_Integer i = lua_tointegerx(L, arg, &is_integer);
+  if (lua_type(L, arg) != LUA_TNUMBER) at_arg_type_error(L, arg, "integer");
+  if (!is_integer) at_arg_error(L, arg, "number has no integer representation");
+  return i;
+}
+
 /* [-0, +1, m] pushes an array without a block. */
 static at_array *push_empty(lua_State *L, int type) {
   at_array *a = lua_newuserdatauv(L, sizeof *a, 0);
@@ -73,7 +81,7 @@ static char *element(lua_State *L, const at_array *a, int index) {
 /* new(type, length [, value]) -> array of zeros, or of value */
 static int l_new(lua_State *L) {
   int type = check_type(L, 1);
-  lua_Integer n = luaL_checkinteger(L, 2);
+  lua_Integer n = check_integer(L, 2);
   uint64_t bits = 0;
   at_array *a;
   if (n < 0) at_arg_error(L, 2, "length must not be negative");
@@ -149,7 +157,7 @@ static int l_array_add(lua_State *L) {
   at_array *a = at_array_check(L, 1);
   char *p = element(L, a, 2);
   check_integers(L, a);
-  at_number_push(L, a->type, at_number_add(p, a->type, (uint64_t)luaL_optinteger(L, 3, 1)));
+  at_number_push(L, a->type, at_number_add(p, a->type, (uint64_t)(lua_isnoneornil(L, 3) ? 1 : check_integer(L, 3))));
   return 1;
 }
 
@@ -191,7 +199,8 @@ static int l_array_type(lua_State *L) {
 /* slice(first [, last]) -> the elements from first to last, seen through an array of their own */
 static int l_array_slice(lua_State *L) {
   at_array *a = at_array_check(L, 1), *part;
-  lua_Integer n = (lua_Integer)a->length, first = luaL_checkinteger(L, 2), last = luaL_optinteger(L, 3, n);
+  lua_Integer n = (lua_Integer)a->length, first = check_integer(L, 2);
+  lua_Integer last = lua_isnoneornil(L, 3) ? n : check_integer(L, 3);
   if (first < 0) first += n + 1;
   if (last < 0) last += n + 1;
   if (first < 1 || first > n + 1 || last > n || last < first - 1)
@@ -297,7 +306,7 @@ static int l_array_to_list(lua_State *L) {
 /* stack: array index */
 static int next(lua_State *L) {
   const at_array *a = at_array_check(L, 1);
-  lua_Integer i = luaL_checkinteger(L, 2);
+  lua_Integer i = check_integer(L, 2);
   if (i < 0 || (lua_Unsigned)i >= a->length) return luaL_pushfail(L), 1;
   lua_pushinteger(L, i + 1);
   at_number_push(L, a->type, at_number_load(at(a, (size_t)i), a->type));

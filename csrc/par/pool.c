@@ -73,6 +73,19 @@ static at_worker *pop_idle(at_pool *pool) {
   return w;
 }
 
+/* At most one worker is on its way to the queue at a time; whoever takes a job and leaves others there
+** sends the next. So many small jobs do not wake everybody. Under the mutex; NULL: nobody is needed. */
+static at_worker *call_worker(at_pool *pool) {
+  at_worker *w = pool->coming ? NULL : pop_idle(pool);
+  if (w != NULL) pool->coming = w->coming = 1;
+  return w;
+}
+
+/* The worker has come to the queue, or will not. Under the mutex. */
+static void arrived(at_worker *w) {
+  if (w->coming) w->pool->coming = w->coming = 0;
+}
+
 static void remove_idle(at_pool *pool, at_worker *w) {
   at_worker **link = &pool->idle;
   while (*link != w) link = &(*link)->next_idle;
@@ -87,6 +100,7 @@ int at_pool_sleep(at_worker *w) {
   sleeps = atomic_load(&pool->waiting) == 0 && !atomic_load(&pool->closing) &&
            !atomic_load(&w->cancels);
   if (sleeps) {
+    arrived(w);
     w->asleep = 1;
     w->next_idle = pool->idle;
     pool->idle = w;
@@ -103,7 +117,10 @@ void at_pool_awake(at_worker *w, int busy) {
   w->registered = 0;
   pthread_mutex_lock(&pool->mutex);
   if (w->asleep) remove_idle(pool, w);
-  else if (busy && atomic_load(&pool->waiting) > 0) other = pop_idle(pool);
+  if (busy) {
+    arrived(w);
+    if (atomic_load(&pool->waiting) > 0) other = call_worker(pool);
+  }
   pthread_mutex_unlock(&pool->mutex);
   if (other != NULL) at_pool_nudge(other);
 }
@@ -166,8 +183,8 @@ int at_pool_submit(at_pool *pool, at_job *job, int from) {
   if (atomic_load(&pool->closing) || (pool->draining && from == AT_FROM_ROOT)) {
     status = UV_ECANCELED;
   } else {
-    w = pop_idle(pool);
-    if (w == NULL && pool->alive < pool->size) {
+    w = call_worker(pool);
+    if (w == NULL && pool->alive < pool->size && pool->idle == NULL) {
       status = add_worker(pool);
       if (pool->alive > 0) status = 0; /* the others come to it */
     }
@@ -193,6 +210,7 @@ static at_job *steal(const at_pool *pool) {
 
 at_job *at_pool_take(at_worker *w) {
   at_pool *pool = w->pool;
+  at_worker *other = NULL;
   at_job *job;
   if (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0) return NULL;
   pthread_mutex_lock(&pool->mutex);
@@ -204,8 +222,11 @@ at_job *at_pool_take(at_worker *w) {
     queue_remove(pool, job);
     job->state = AT_JOB_TAKEN;
     job->worker = w;
+    arrived(w);
+    if (atomic_load(&pool->waiting) > 0) other = call_worker(pool);
   }
   pthread_mutex_unlock(&pool->mutex);
+  if (other != NULL) at_pool_nudge(other);
   return job;
 }
 
@@ -305,6 +326,7 @@ void at_pool_exit(at_worker *w, int failed) {
   int gone;
   pthread_mutex_lock(&pool->mutex);
   if (w->asleep) remove_idle(pool, w);
+  arrived(w);
   w->exited = 1;
   if (--pool->alive == 0 && failed) lost = take_all(pool);
   gone = is_gone(pool);

@@ -70,6 +70,7 @@ struct at_worker {
   at_joblist nested;    /* guarded by pool->mutex: jobs that its jobs have started; it takes the
                         ** latest, others the oldest */
   unsigned char asleep; /* guarded by pool->mutex: in the list of idle workers */
+  unsigned char coming; /* guarded by pool->mutex: was woken for a job and has not looked yet */
   unsigned char exited; /* guarded by pool->mutex */
   /* the worker's own */
   unsigned char registered; /* has announced that it is idle */
@@ -101,6 +102,7 @@ struct at_pool {
   int doomed;            /* guarded: sum over the workers */
   atomic_int closing;
   unsigned char draining; /* guarded: closes when no job is left; takes only what jobs start */
+  unsigned char coming;   /* guarded: one of the workers is */
   unsigned char posted;   /* guarded: `gone` is on its way */
   unsigned char fresh;    /* each job has globals of its own */
   size_t memory;          /* bytes a worker's state may grow by; 0: no limit */
@@ -116,7 +118,7 @@ struct at_pool {
 };
 
 /* What par keeps for a state; a userdata in its registry, without a finalizer. */
-#define AT_PAR_SPARES 64
+#define AT_PAR_SPARES 1024
 
 typedef struct at_par {
   at_closable closable;
@@ -126,7 +128,7 @@ typedef struct at_par {
   at_job *mine;      /* jobs that this state has submitted and that have not been released */
   at_worker *worker; /* NULL: a root */
   lua_CFunction opener;
-  at_message spares[AT_PAR_SPARES]; /* owned; empty ones whose memory is used again */
+  at_message *spares; /* owned, or NULL; empty ones whose memory is used again */
   int spare_count;
 } at_par;
 

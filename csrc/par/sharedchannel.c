@@ -639,16 +639,30 @@ static at_shared *give(lua_State *L, int index, void *bytes) {
   return &b->channel->shared;
 }
 
+/* [-0, +0, e] the methods in Lua are there, too: a job may not have loaded the module. */
+static void load_methods(lua_State *L) {
+  static const char module[] = "asynctask.channel";
+  int top = lua_gettop(L);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, module) == LUA_TNIL && lua_getglobal(L, "require") == LUA_TFUNCTION) {
+    lua_pushstring(L, module);
+    lua_call(L, 1, 0);
+  }
+  lua_settop(L, top);
+}
+
 static int take(lua_State *L, at_shared *s, const void *bytes) {
   channel *c = (channel *)(void *)s;
   box *b;
   (void)bytes;
+  luaL_checkstack(L, 6, "channel");
   lua_rawgetp(L, LUA_REGISTRYINDEX, &boxes_key);
   if (lua_rawgetp(L, -1, c) == LUA_TUSERDATA) {
     lua_remove(L, -2);
     return 1;
   }
   lua_pop(L, 2);
+  load_methods(L);
   b = push_box(L);
   b->channel = at_shared_retain(s);
   remember(L, b);

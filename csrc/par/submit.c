@@ -13,7 +13,7 @@
 #include "par/par.h"
 #include "par/pool.h"
 
-#define SPARE_BYTES 4096 /* larger messages are not kept */
+#define SPARE_BYTES 1024 /* larger messages are not kept */
 
 const char at_par_codec_key = 'c';
 static const char par_key = 'p';
@@ -83,6 +83,8 @@ static int job_cancel(at_op *op) {
 /* Keeps the memory of a message that has been read. */
 static void spare(at_par *par, at_message *m) {
   at_message_clear(m);
+  if (par->spares == NULL) par->spares = (at_message *)calloc(AT_PAR_SPARES, sizeof *par->spares);
+  if (par->spares == NULL) return;
   if (m->capacity > SPARE_BYTES || par->spare_count == AT_PAR_SPARES) return;
   par->spares[par->spare_count++] = *m;
   memset(m, 0, sizeof *m);
@@ -255,6 +257,8 @@ static void close_par(at_runtime *rt, at_closable *c) {
   if (par->worker == NULL && par->pool != NULL) at_pool_close(par->pool);
   par->pool = NULL;
   while (par->spare_count > 0) at_message_free(&par->spares[--par->spare_count]);
+  free(par->spares);
+  par->spares = NULL;
   at_codec_free(par->codec);
 }
 

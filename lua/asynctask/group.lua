@@ -58,6 +58,8 @@ end
 function core.Group.__close(self, err)
   if err ~= nil then
     self:cancel("the body of the group failed")
+  elseif self:orphaned() then
+    return self:cancel("the state closes")
   end
   local waited = false
   core.shield(function() -- in the group's own scope, which may be cancelled, nothing would begin

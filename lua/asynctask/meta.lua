@@ -177,6 +177,10 @@ function Group:limit() end
 ---@return boolean interrupted whether that is the group's own interruption
 function Group:leave(err) end
 
+---For `__close`: whether nobody called it, since the thread is being closed.
+---@return boolean
+function Group:orphaned() end
+
 ---Lets the group be collected: its faults have been raised.
 function Group:release() end
 
@@ -450,6 +454,124 @@ function Channel:close(err) end
 
 ---@return boolean
 function Channel:is_closed() end
+
+---A channel between tasks on any threads (`channel.shared`). Values are copied.
+---@class asynctask.SharedChannel
+local SharedChannel = {}
+
+---@param value any not nil; one that cannot be copied raises
+---@return asynctask.Task task settles when the channel has taken it; faults with EPIPE when it is closed
+function SharedChannel:send(value) end
+
+---@return asynctask.Task value nil when the channel is closed and drained
+function SharedChannel:receive() end
+
+---@param value any not nil
+---@return boolean taken
+function SharedChannel:try_send(value) end
+
+---@return any value or nil
+---@return "empty"|"closed"|nil why there is none
+function SharedChannel:try_receive() end
+
+---Senders fail from now on, on every thread; receivers get what is left, then nil, or the error.
+---@param err? any
+function SharedChannel:close(err) end
+
+---@return boolean
+function SharedChannel:is_closed() end
+
+---@class asynctask.core.sharedchannel
+local sharedchannels = {}
+
+---@param capacity? integer values that it holds at most; 0: a receiver has to be there
+---@return asynctask.SharedChannel
+function sharedchannels.new(capacity) end
+
+-- ---- asynctask.core.array: asynctask.array -------------------------------------------------------
+
+---An array of numbers that every state of the process may show. `#a`, `a[i]`, `pairs(a)`, `a == b`.
+---@class asynctask.Array
+---@field [integer] number
+local Array = {}
+
+---@return asynctask.ElementType
+function Array:type() end
+
+---The elements from `first` to `last` (negative: counted from the end), in the same memory.
+---@param first integer
+---@param last? integer default: the end
+---@return asynctask.Array
+function Array:slice(first, last) end
+
+---@return asynctask.Array copy with memory of its own
+function Array:copy() end
+
+---@param value number
+---@return asynctask.Array self
+function Array:fill(value) end
+
+---@param source asynctask.Array|number[]|string of the same type, of the same length; or the bytes
+---@return asynctask.Array self
+function Array:assign(source) end
+
+---@return number sum integers wrap around
+function Array:sum() end
+
+---@return number? least nil when there is none; NaN does not count
+---@return integer? index
+function Array:min() end
+
+---@return number? greatest nil when there is none; NaN does not count
+---@return integer? index
+function Array:max() end
+
+---Sorts in place, ascending, NaN last.
+---@return asynctask.Array self
+function Array:sort() end
+
+---@return string bytes in this machine's order
+function Array:to_string() end
+
+---@return number[]
+function Array:to_list() end
+
+---Adds in one step among all threads. Integers only; wraps around.
+---@param i integer
+---@param n? integer default 1
+---@return integer value the new one
+function Array:add(i, n) end
+
+---@param i integer
+---@param value integer
+---@return integer value the old one
+function Array:exchange(i, value) end
+
+---@param i integer
+---@param expected integer
+---@param value integer what the element becomes if it is `expected`
+---@return boolean done
+---@return integer found
+function Array:compare_exchange(i, expected, value) end
+
+---@class asynctask.core.array
+local arrays = {}
+
+---@param type asynctask.ElementType
+---@param length integer
+---@param value? number of each element; default 0
+---@return asynctask.Array
+function arrays.new(type, length, value) end
+
+---@param type asynctask.ElementType
+---@param list number[]
+---@return asynctask.Array
+function arrays.from_list(type, list) end
+
+---@param type asynctask.ElementType
+---@param bytes string whole elements, in this machine's order of bytes
+---@return asynctask.Array
+function arrays.from_string(type, bytes) end
 
 ---Permits and those who wait for them, first come first served. Behind asynctask.sync.
 ---@class asynctask.WaitQueue
@@ -1091,7 +1213,7 @@ local Handle = {}
 ---@return asynctask.Task code and signal: exit code and nil, or nil and the signal's name
 function Handle:wait() end
 
----@param signal? string "SIGTERM"
+---@param signal? string|integer "SIGTERM"
 ---@return asynctask.Task sent whether it was still there; runs in cancelled scopes, too
 function Handle:kill(signal) end
 
@@ -1146,6 +1268,13 @@ function Raw:close() end
 
 ---@class asynctask.core.par
 local par = {}
+
+---Registers a class: tables with this metatable are copied to other states, where the class of this name is
+---their metatable. A state that has none of that name gets a copy of this one. `parallel.class`.
+---@param name string 1 to 255 bytes
+---@param metatable table
+---@return table metatable
+function par.class(name, metatable) end
 
 ---Runs a function on a thread of the default pool (S19, S20). Raises for what cannot be copied.
 ---@generic T

@@ -469,4 +469,9 @@ function parallel.sort(list, less, opts)
   return start(run_sort, list, less, options(opts, 3, "sort", SORT))
 end
 
+---Registers the metatable of a class of tables: its objects are copied to jobs and back, where the class of
+---this name is theirs. A state that has none of that name gets a copy of this one, methods included.
+---@type fun(name: string, metatable: table): table
+parallel.class = par.class
+
 return parallel

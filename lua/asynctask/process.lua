@@ -166,10 +166,10 @@ function Process:wait()
 end
 
 ---Sends a signal (kill(2)), in cancelled scopes too. A child that has ended gets none, and that is no error.
----@param signal? string "SIGTERM" (the default), "SIGKILL", "SIGHUP"...
+---@param signal? string|integer "SIGTERM" (the default), "SIGKILL", "SIGHUP"...; or its number
 ---@return asynctask.Task sent whether it was still there
 function Process:kill(signal)
-  if signal ~= nil and type(signal) ~= "string" then
+  if signal ~= nil and type(signal) ~= "string" and math.type(signal) ~= "integer" then
     bad(1, "kill", 2, "name of a signal expected, got %s", type_name(signal))
   end
   return self.handle:kill(signal)

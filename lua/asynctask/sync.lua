@@ -196,37 +196,21 @@ end
 ---@class asynctask.Barrier
 ---@field private queue any
 ---@field private parties integer
----@field private arrived integer
 ---@field private generation integer
 local Barrier = {}
 local barrier_mt = { __name = "asynctask.Barrier", __index = Barrier }
 
--- Waits for the rest of the generation; one who gives up is not counted any more.
-local function arrive(self)
-  local generation = self.generation
-  self.arrived = self.arrived + 1
-  if self.arrived == self.parties then
-    self.arrived, self.generation = 0, generation + 1
-    self.queue:wake_all()
-    return generation
-  end
-  local done = false
-  local _ <close> = setmetatable({}, {
-    __close = function()
-      if not done and self.generation == generation then
-        self.arrived = self.arrived - 1
-      end
-    end,
-  })
-  core.await(self.queue:acquire())
-  done = true
-  return generation
-end
-
----Waits until all parties have arrived; then the barrier is ready for the next generation.
+---Waits until all parties have arrived; then the barrier is ready for the next generation. Those who wait
+---are those in the queue: one that gives up is not counted from that moment.
 ---@return asynctask.Task task of the generation's number, from 1
 function Barrier:wait()
-  return core.start(arrive, self)
+  local generation = self.generation
+  if #self.queue + 1 < self.parties or core.cancelling() then
+    return self.queue:acquire(generation)
+  end
+  self.generation = generation + 1
+  self.queue:wake_all()
+  return core.from_result(generation)
 end
 
 ---A barrier for `n` parties.
@@ -234,7 +218,7 @@ end
 ---@return asynctask.Barrier
 function M.barrier(n)
   check_count(n, 1, "barrier", 1)
-  return setmetatable({ queue = core.waitqueue(0), parties = n, arrived = 0, generation = 1 }, barrier_mt)
+  return setmetatable({ queue = core.waitqueue(0), parties = n, generation = 1 }, barrier_mt)
 end
 
 ---Makes a function that runs `f` once and gives everybody its outcome: the Task of the first call

@@ -20,6 +20,7 @@ streams(_ENV, "pipes of a process that was joined to another", function()
   return first.stdin, second.stdout
 end, { one_way = true })
 
+-- Only this side: a master that closes hangs up, and what it wrote last is discarded by the system.
 streams(_ENV, "terminal, the program's side", function()
   local master, slave = await(tty.pair { raw = true })
   return slave, master

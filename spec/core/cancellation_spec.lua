@@ -419,11 +419,12 @@ describe("on_cancel", function()
       weak[name] = c
       return c:on_cancel(function(r) told[#told + 1] = name .. r end)
     end
-    local a, b = link("a"), link("b")
+    local a = link("a")
+    link("b")
     local twice = weak.b:on_cancel(function() told[#told + 1] = "b again" end)
     a:close()
     twice:close()
-    a, b, twice = nil, nil, nil -- luacheck: ignore
+    a, twice = nil, nil -- luacheck: ignore
     collectgarbage()
     collectgarbage()
     assert.is_nil(weak.a)

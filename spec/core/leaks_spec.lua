@@ -14,17 +14,22 @@ local function kilobytes()
   return collectgarbage("count")
 end
 
--- Runs `once` so many times and says by how many KB memory has grown. The warm-up comes first: tables have
--- their size then.
+local ALLOWED = child.sanitizer() and 160 or 64 -- KB
+
+-- Runs `once` so many times and says by how many KB memory has grown: the least of three rounds, since
+-- tables grow and shrink by steps; what leaks grows in each. The warm-up comes first.
 local function growth(once, n)
   n = n or CYCLES
   for i = 1, n // 2 do once(i) end
-  local before = kilobytes()
-  for i = 1, n do once(i) end
-  return kilobytes() - before
+  local least = math.huge
+  for _ = 1, 3 do
+    local before = kilobytes()
+    for i = 1, n do once(i) end
+    least = math.min(least, kilobytes() - before)
+    if least < ALLOWED then break end
+  end
+  return least
 end
-
-local ALLOWED = child.sanitizer() and 160 or 64 -- KB
 
 describe("a long-lived task", function()
   it("S7: awaited by very many when_any holds nothing of them", function()

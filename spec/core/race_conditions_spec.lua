@@ -3,7 +3,7 @@
 
 local task = require "asynctask"
 local channel = require "asynctask.channel"
-local child = require "spec.support.child"
+local program = require "spec.support.child"
 local sync = require "asynctask.sync"
 local fs = require "asynctask.fs"
 local net = require "asynctask.net"
@@ -567,7 +567,7 @@ local abandoned = {
 describe("closing the state", function()
   for name, source in pairs(abandoned) do
     it("S18: with " .. name, function()
-      local output, code = child.lua([[
+      local output, code = program.lua([[
         local task = require "asynctask"
         local channel, sync = require "asynctask.channel", require "asynctask.sync"
         local testing = require "asynctask.testing"

@@ -214,7 +214,7 @@ describe("fs in a bad world", function()
       t:cancel()
       try(t)
     end
-    local deadline, left = os.time() + 10, nil
+    local deadline, left = os.time() + 10
     repeat
       await(task.delay(0.005))
       left = 0

@@ -5,14 +5,13 @@ local net = require "asynctask.net"
 local child = require "spec.support.child"
 
 local await, try, delay = task.await, task.try, task.delay
-local it_threads = child.sanitizer() == "tsan" and pending or it
 
 local function example(name, ...)
   return child.lua(child.root .. "/examples/" .. name, { args = { ... }, timeout = 30 })
 end
 
 describe("examples/", function()
-  it_threads("echo_server.lua serves on several threads", function()
+  it("echo_server.lua serves on several threads", function()
     local output, code = example("echo_server.lua", "2", "--threads", "2")
     assert.are.equal(0, code, output)
     for name = 1, 2 do

@@ -6,8 +6,6 @@ local child = require "spec.support.child"
 
 local await, try, spawn, delay = task.await, task.try, task.spawn, task.delay
 
--- Specs that run a shell: with ThreadSanitizer's preloaded runtime it does not start everywhere.
-local it_shell = child.sanitizer() == "tsan" and pending or it
 
 -- Two connected TCP streams and nothing else.
 local function tcp_pair()
@@ -61,12 +59,16 @@ local function descriptors(counted)
     collectgarbage()
     collectgarbage()
   end
-  local n, pipe = 0, assert(io.popen("unset LD_PRELOAD; ls /proc/$PPID/fd"))
-  for _ in pipe:lines() do
-    n = n + 1
+  local least = math.huge -- a sanitizer's runtime opens files now and then
+  for _ = 1, 3 do
+    local n, pipe = 0, assert(io.popen("ls /proc/$PPID/fd"))
+    for _ in pipe:lines() do
+      n = n + 1
+    end
+    pipe:close()
+    least = math.min(least, n)
   end
-  pipe:close()
-  return n
+  return least
 end
 
 local function port_of_nobody()
@@ -135,7 +137,7 @@ describe("connecting", function()
     end
   end)
 
-  it_shell("S10: a cancelled connect leaves no descriptor", function()
+  it("S10: a cancelled connect leaves no descriptor", function()
     local server = await(net.listen("127.0.0.1", 0, { backlog = 1 }))
     local port, streams = server:sockname().port, {}
     local pending
@@ -564,15 +566,19 @@ describe("closing", function()
     close(b)
   end)
 
-  it_shell("happens when a stream is collected, after what is queued", function()
+  it("happens when a stream is collected, after what is queued", function()
     local output, code = child.lua([[
       local task, net = require "asynctask", require "asynctask.net"
       local await = task.await
       local function descriptors()
-        local n, pipe = 0, io.popen("unset LD_PRELOAD; ls /proc/$PPID/fd")
-        for _ in pipe:lines() do n = n + 1 end
-        pipe:close()
-        return n
+        local least = math.huge
+        for _ = 1, 3 do
+          local n, pipe = 0, io.popen("ls /proc/$PPID/fd")
+          for _ in pipe:lines() do n = n + 1 end
+          pipe:close()
+          least = math.min(least, n)
+        end
+        return least
       end
       local one, other = await(net.pair()) -- what comes with the first one is there
       local before = descriptors()
@@ -909,7 +915,7 @@ describe("Unix sockets", function()
 end)
 
 describe("a bad world", function()
-  it_shell("EMFILE while accepting neither spins nor ends the server", function()
+  it("EMFILE while accepting neither spins nor ends the server", function()
     local output, code = child.lua([[
       local task, net = require "asynctask", require "asynctask.net"
       local await, delay = task.await, task.delay
@@ -936,7 +942,7 @@ describe("a bad world", function()
     assert.are.equal(0, code)
   end)
 
-  it_shell("S18: a state may end with everything in flight", function()
+  it("S18: a state may end with everything in flight", function()
     local output, code = child.lua([[
       local task, net = require "asynctask", require "asynctask.net"
       local await = task.await

@@ -117,6 +117,15 @@ describe("process.run", function()
     assert.are.same({}, children())
   end)
 
+  it("S8: cancelled at once, it leaves nothing", function()
+    for _ = 1, 20 do
+      local t = process.run("sleep", { 60 }, { input = ("x"):rep(200000) })
+      t:cancel()
+      assert.is_true(task.is_cancelled(select(2, try(t))))
+    end
+    assert.are.same({}, children())
+  end)
+
   it("joins standard error to standard output", function()
     local output, errors = await(process.run("sh", { "-c", "echo a; echo b >&2; echo c" }, { stderr = "stdout" }))
     assert.are.equal("a\nb\nc\n", output)
@@ -179,6 +188,13 @@ describe("process.spawn", function()
     assert.are.equal(1000000, #output)
     assert.are.equal(1000000, #errors)
     assert.are.equal(0, (await(proc:wait())))
+  end)
+
+  it("is told by a number which signal to send", function()
+    local proc <close> = await(process.spawn("sleep", { 60 }))
+    assert.is_true(await(proc:kill(0)))
+    assert.is_true(await(proc:kill(9)))
+    assert.are.same({ nil, "SIGKILL" }, { await(proc:wait()) })
   end)
 
   it("writing to a child that closed its input is EPIPE, no signal", function()
@@ -259,6 +275,8 @@ describe("process.spawn", function()
     assert.are.same({ nil, "SIGHUP" }, { await(proc:wait()) })
     assert.is_false(await(proc:kill()))
     assert.has_error(function() proc:kill("SIGNOTHING") end)
+    assert.has_error(function() proc:kill(1000) end)
+    assert.has_error(function() proc:kill({}) end)
     await(proc:close())
   end)
 
@@ -410,6 +428,35 @@ describe("process.spawn", function()
     await(proc:close())
     await(task.delay(0.001))
     assert.is_false(caught())
+  end)
+
+  it("works where the host ignores SIGCHLD", function()
+    local _, code = child.lua([[
+      local task = require "asynctask"
+      local process = require "asynctask.process"
+      local _, _, code = task.await(process.run("sh", { "-c", "exit 7" }))
+      os.exit(code)
+    ]], { before = "trap '' CHLD;", timeout = 20 })
+    assert.are.equal(7, code)
+  end)
+
+  it("a broken pipe leaves no signal behind, and the mask as it was", function()
+    local function state()
+      local text = ""
+      for line in io.lines("/proc/thread-self/status") do
+        if line:find("^SigPnd") or line:find("^ShdPnd") or line:find("^SigBlk") then
+          text = text .. line .. "\n"
+        end
+      end
+      return text
+    end
+    local before = state()
+    local proc <close> = await(process.spawn("true"))
+    await(proc:wait())
+    for _ = 1, 3 do
+      assert.are.equal("EPIPE", select(2, task.pcall(await, proc.stdin:write("x"))).code)
+    end
+    assert.are.equal(before, state())
   end)
 
   it("works in jobs", function()

@@ -6,8 +6,6 @@ local child = require "spec.support.child"
 
 local await, try, spawn, delay = task.await, task.try, task.spawn, task.delay
 
--- ThreadSanitizer does not see the stock libuv close a loop's descriptors (see spec/par/thread_spec.lua).
-local it_threads = child.sanitizer() == "tsan" and pending or it
 -- A program that is started by another one has no sanitizer's runtime.
 local it_perl = (child.sanitizer() or not os.execute("perl -MSocket -MPOSIX -e 1 >/dev/null 2>&1")) and pending or it
 
@@ -40,7 +38,7 @@ local function ask(connect, count)
 end
 
 describe("a server on several threads", function()
-  it_threads("serves on one port from all of them", function()
+  it("serves on one port from all of them", function()
     local server = await(net.listen("127.0.0.1", 0, { reuseport = true }))
     local port = server:sockname().port
     local serving = server:serve(who, { threads = 2 })
@@ -52,7 +50,7 @@ describe("a server on several threads", function()
     assert.are.equal("ECONNREFUSED", select(2, try(net.connect("127.0.0.1", port))).code)
   end)
 
-  it_threads("works without SO_REUSEPORT, and at a path", function()
+  it("works without SO_REUSEPORT, and at a path", function()
     local server = await(net.listen("127.0.0.1", 0))
     local port = server:sockname().port
     local serving = server:serve(who, { threads = 2 })
@@ -67,7 +65,7 @@ describe("a server on several threads", function()
     try(serving)
   end)
 
-  it_threads("finds handlers by name, and says when there is none", function()
+  it("finds handlers by name, and says when there is none", function()
     local server = await(net.listen("127.0.0.1", 0, { reuseport = true }))
     local serving = server:serve("spec.support.handlers.shout", { threads = 2 })
     local client <close> = await(net.connect("127.0.0.1", server:sockname().port))
@@ -83,7 +81,7 @@ describe("a server on several threads", function()
     assert.is_true(server:stopped())
   end)
 
-  it_threads("lets handlers end within the grace, then cancels them", function()
+  it("lets handlers end within the grace, then cancels them", function()
     local server = await(net.listen("127.0.0.1", 0, { reuseport = true }))
     local port = server:sockname().port
     local serving = server:serve(function(stream)
@@ -108,7 +106,7 @@ describe("a server on several threads", function()
     await(clients.slow:close())
   end)
 
-  it_threads("S19: refuses a handler that cannot be copied", function()
+  it("S19: refuses a handler that cannot be copied", function()
     local server <close> = await(net.listen("127.0.0.1", 0))
     local stray = io.stdout
     local ok, err = task.pcall(await, server:serve(function() stray:write("no") end, { threads = 2 }))
@@ -119,7 +117,7 @@ describe("a server on several threads", function()
     assert.is_false((pcall(server.serve, server, who, { threads = 0 })))
   end)
 
-  it_threads("bounds handlers, and takes their errors, on each thread", function()
+  it("bounds handlers, and takes their errors, on each thread", function()
     local server = await(net.listen("127.0.0.1", 0))
     local port = server:sockname().port
     local serving = server:serve(function(stream)
@@ -136,7 +134,7 @@ describe("a server on several threads", function()
     await(serving)
   end)
 
-  it_threads("S18: the state may close at any moment", function()
+  it("S18: the state may close at any moment", function()
     local output, code = child.lua([[
       local task = require "asynctask"
       local net = require "asynctask.net"

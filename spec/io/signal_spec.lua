@@ -22,14 +22,6 @@ end
 
 local USR1, USR2 = 10, 12
 
--- ThreadSanitizer holds signals back until its own safe points.
-if child.sanitizer() == "tsan" then
-  describe("signal", function()
-    pending("cannot be tested under ThreadSanitizer")
-  end)
-  return
-end
-
 describe("signal.wait", function()
   it("gives the signal that comes, and takes its handler away again", function()
     assert.is_false(caught(USR1))

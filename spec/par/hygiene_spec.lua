@@ -4,8 +4,6 @@ local child = require "spec.support.child"
 local task = require "asynctask"
 
 local await = task.await
-local slow = child.sanitizer() == "tsan"
-local in_child = slow and pending or it
 
 describe("a worker", function()
   it("with fresh = true gives each job globals of its own", function()
@@ -94,7 +92,7 @@ describe("a worker", function()
     assert.equal("saw table EOWN", err)
   end)
 
-  in_child("package.path and cpath follow those of the program", function()
+  it("package.path and cpath follow those of the program", function()
     local dir = os.tmpname()
     os.remove(dir)
     assert(os.execute("mkdir " .. child.quote(dir)))

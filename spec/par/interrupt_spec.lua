@@ -5,9 +5,7 @@ local core = require "asynctask.core"
 local task = require "asynctask"
 
 local await, run = task.await, core.par.run
-local slow = child.sanitizer() == "tsan" -- it delays signals
-local interrupts = slow and pending or it
-local in_child = slow and pending or it -- a shell with its runtime preloaded does not start
+local interrupts = child.sanitizer() == "tsan" and pending or it -- ThreadSanitizer delays signals
 
 --- The text of a file, as soon as it is as long as expected; bounded.
 local function eventually(path, size)
@@ -161,7 +159,7 @@ describe("interruption", function()
     assert.matches("debug.sethook cannot be used in a job", err, 1, true)
   end)
 
-  in_child("S20: a job that has not started is removed", function()
+  it("S20: a job that has not started is removed", function()
     local output, code = child.lua([[
       local task = require "asynctask"
       local run = require "asynctask.core".par.run
@@ -250,7 +248,7 @@ describe("closing the state", function()
     assert.equal(0, code)
   end)
 
-  in_child("S18: with jobs queued, waiting and just ended", function()
+  it("S18: with jobs queued, waiting and just ended", function()
     local output, code = child.lua([[
       local task = require "asynctask"
       local run = require "asynctask.core".par.run
@@ -268,7 +266,7 @@ describe("closing the state", function()
     assert.equal(0, code, output)
   end)
 
-  in_child("S18: at once after the first job was handed over", function()
+  it("S18: at once after the first job was handed over", function()
     for _ = 1, 5 do
       local output, code = child.lua([[ local run = require "asynctask.core".par.run  run(function() return 1 end) ]],
         { timeout = 10 })

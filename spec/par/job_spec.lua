@@ -5,8 +5,7 @@ local core = require "asynctask.core"
 local task = require "asynctask"
 
 local await, run = task.await, core.par.run
-local slow = child.sanitizer() == "tsan" -- delays signals; a shell with its runtime does not start
-local in_child, interrupts = slow and pending or it, slow and pending or it
+local interrupts = child.sanitizer() == "tsan" and pending or it -- ThreadSanitizer delays signals
 
 describe("job", function()
   it("S3: gives every result, nil included", function()
@@ -91,7 +90,7 @@ describe("job", function()
     assert.is_true(n >= 3)
   end)
 
-  in_child("S3: an uncaught error of a job prints the worker's frames", function()
+  it("S3: an uncaught error of a job prints the worker's frames", function()
     local output, code = child.lua [[
       local task = require "asynctask"
       local run = require "asynctask.core".par.run
@@ -106,7 +105,7 @@ describe("job", function()
     assert.matches("where_it_was", output, 1, true)
   end)
 
-  in_child("S15: a job's fault that nobody looked at is reported", function()
+  it("S15: a job's fault that nobody looked at is reported", function()
     local output = child.lua [[
       local task = require "asynctask"
       local run = require "asynctask.core".par.run
@@ -164,7 +163,7 @@ describe("job", function()
     assert.equal("from a file", text)
   end)
 
-  in_child("S21: nested jobs do not deadlock a pool of one thread", function()
+  it("S21: nested jobs do not deadlock a pool of one thread", function()
     local output, code = child.lua([[
       local task = require "asynctask"
       local run = require "asynctask.core".par.run

@@ -5,10 +5,7 @@ local core = require "asynctask.core"
 local task = require "asynctask"
 
 local await, thread, run = task.await, core.par.thread, core.par.run
--- ThreadSanitizer delays signals, and does not see the stock libuv close a loop's descriptors: the next
--- loop that gets the same number looks like a race. (With `race:epoll_create1` suppressed the others run.)
-local it = child.sanitizer() == "tsan" and pending or it -- luacheck: ignore
-local interrupts = it
+local interrupts = child.sanitizer() == "tsan" and pending or it -- ThreadSanitizer delays signals
 
 describe("thread", function()
   it("runs a function and gives its results or its error", function()
