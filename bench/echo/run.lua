@@ -5,7 +5,8 @@
 --
 -- WORK is a directory for what is compiled. Servers are pinned to one core, the load generator to another;
 -- all servers run from the start and are measured in turns, since a machine is not the same from one
--- second to the next: a ratio is the median of the ratios of each round.
+-- second to the next: a ratio is the median of the ratios of each round. "CPU" is the server's own time for a
+-- request, which other programs on the machine disturb least; its ratio is C's to the server's.
 
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 local work = assert(arg[1], "a directory for what is compiled")
@@ -52,13 +53,26 @@ local function start(server)
   server.port = assert(server.pipe:read("n"), server.name .. " does not start")
 end
 
+-- CPU seconds of a server so far, all of its threads; nil where there is no /proc.
+local function cpu(server)
+  local stat = io.open(("/proc/%d/stat"):format(server.pid))
+  if not stat then return nil end
+  local user, system = stat:read("a"):match("%) %a" .. (" %-?%d+"):rep(10) .. " (%d+) (%d+)")
+  stat:close()
+  return (user + system) / 100 -- USER_HZ
+end
+
 local function load(server, connections)
+  local before = cpu(server)
   local pipe = assert(io.popen(("ulimit -n 8192; %s%s/load %d %d %g"):format(load_core, work, server.port,
     connections, seconds)))
   local rate, middle, p99 = pipe:read("n", "n", "n")
   pipe:close()
   assert(rate, server.name .. " failed")
-  return { rate = rate, middle = middle, p99 = p99 }
+  return {
+    rate = rate, middle = middle, p99 = p99,
+    cost = before and (cpu(server) - before) / (rate * seconds) * 1e6 or 0 / 0,
+  }
 end
 
 local function median(list, field)
@@ -68,9 +82,9 @@ local function median(list, field)
   return values[(#values + 1) // 2]
 end
 
-local function ratios(results, base)
+local function ratios(results, base, field)
   local list = {}
-  for i, r in ipairs(results) do list[i] = r.rate / base[i].rate end
+  for i, r in ipairs(results) do list[i] = r[field] / base[i][field] end
   return list
 end
 
@@ -86,8 +100,10 @@ local function measure(connections)
   print(("%d connection%s"):format(connections, connections == 1 and "" or "s"))
   for _, server in ipairs(servers) do
     local r = results[server]
-    print(("  %-12s %9.0f requests/s   p50 %8.1f us   p99 %8.1f us   %5.2f of C"):format(server.name,
-      median(r, "rate"), median(r, "middle"), median(r, "p99"), median(ratios(r, results[servers[1]]))))
+    local c = results[servers[1]]
+    print(("  %-12s %9.0f requests/s %5.2f of C   p50 %8.1f us   p99 %8.1f us   CPU %5.2f us %5.2f of C"):format(
+      server.name, median(r, "rate"), median(ratios(r, c, "rate")), median(r, "middle"), median(r, "p99"),
+      median(r, "cost"), median(ratios(c, r, "cost"))))
   end
 end
 

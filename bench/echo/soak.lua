@@ -10,6 +10,7 @@ local AT_ONCE = 50
 
 -- Kilobytes of the process, and its open descriptors (0 where there is no /proc).
 local function usage()
+  await(task.delay(0.1)) -- what was closed last is gone
   collectgarbage()
   collectgarbage()
   local kilobytes, descriptors = 0, 0

@@ -189,6 +189,7 @@ static void receive_all(at_runtime *rt, at_mail *newest) {
 static int take_and_receive(at_inbox *inbox) {
   at_mail *newest;
   if (!at_inbox_waiting(inbox)) return 0;
+  if (inbox->rt->waking != NULL) inbox->rt->waking(inbox->rt);
   newest = atomic_exchange(&inbox->head, NULL);
   receive_all(inbox->rt, newest);
   return 1;

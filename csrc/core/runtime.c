@@ -110,6 +110,15 @@ void at_external_add(at_runtime *rt) {
   if (rt->externals++ == 0) at_inbox_ref(rt, 1);
 }
 
+int at_runtime_lonely(at_runtime *rt) {
+  int alive;
+  if (at_sched_has_work(rt) || rt->heap_size > 0 || rt->inbox == NULL) return 0;
+  at_inbox_ref(rt, 0);
+  alive = uv_loop_alive(rt->loop);
+  if (rt->externals > 0) at_inbox_ref(rt, 1);
+  return !alive && !at_inbox_waiting(rt->inbox);
+}
+
 void at_external_remove(at_runtime *rt) {
   if (--rt->externals == 0) at_inbox_ref(rt, 0);
 }
@@ -120,6 +129,7 @@ int at_runtime_pump(at_runtime *rt, int block) {
   int alive;
   if (rt->closing) return 0;
   if (block && rt->virtual_clock && !at_sched_has_work(rt) && at_timer_jump(rt)) return 1;
+  if (block && rt->stalled != NULL && rt->externals > 0 && !at_sched_has_work(rt)) rt->stalled(rt);
   if (block && rt->externals > 0 && !at_sched_has_work(rt) && at_inbox_spin(rt, SPIN_MICROSECONDS)) {
     at_sched_enter(rt);
     block = 0;
@@ -215,6 +225,11 @@ static void new_weak_table(lua_State *L, const char *mode) {
   lua_setmetatable(L, -2);
 }
 
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
 /* Fills A's stack and the fixed slots. The runtime's userdata is at `self`. */
 static void open_anchors(lua_State *L, at_runtime *rt, int self) {
   int slot;
@@ -225,6 +240,8 @@ static void open_anchors(lua_State *L, at_runtime *rt, int self) {
   lua_rawseti(L, -2, 2);
   lua_setiuservalue(L, self, 1);
   if (!lua_checkstack(rt->A, 40) || !lua_checkstack(rt->L, 40)) luaL_error(L, "out of memory");
+  lua_pushcfunction(rt->L, nothing); /* the record of one call stays: entering allocates nothing */
+  if (lua_pcall(rt->L, 0, 0, 0) != LUA_OK) luaL_error(L, "out of memory");
   lua_newtable(L);
   lua_xmove(L, rt->A, 1); /* AT_A_ANCHORS */
   lua_pushnil(rt->A);     /* AT_A_CHUNK */

@@ -73,6 +73,8 @@ struct at_runtime {
   lua_State *executing; /* the innermost coroutine that runs now: what an interruption has to hit */
   unsigned char abandoned; /* par: interrupted for good; what was stopped is left as it is */
   void (*entered)(at_runtime *rt); /* par: called when the loop enters the scheduler; or NULL */
+  void (*waking)(at_runtime *rt);  /* par: called before mail is taken; or NULL */
+  void (*stalled)(at_runtime *rt); /* par: called before it blocks with external sources; or NULL */
   at_task *turn;        /* what yield() returned in this turn, or NULL */
   at_deferred *deferred; /* newest first */
   at_op *done_head, *done_tail; /* operations whose C side has ended */
@@ -180,6 +182,8 @@ void at_closable_remove(at_closable *c);
 /* Counts a source of events that libuv does not see. Loop thread. */
 void at_external_add(at_runtime *rt);
 void at_external_remove(at_runtime *rt);
+/* Nothing but external sources could wake this runtime. Loop thread; no Lua. */
+int at_runtime_lonely(at_runtime *rt);
 
 /* Runs the loop: once and blocking, or without blocking. Nothing of Lua may be running. Returns
 ** false when nothing is left that could make progress. */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/arg.h"
+#include "base/block.h"
 #include "base/error.h"
 #include "io/file.h"
 #include "io/fs.h"
@@ -238,7 +239,7 @@ static int start_write(lua_State *L, int kind, int first, int64_t at) {
   size_t total = 0, length;
   at_fileop *o;
   for (arg = first; arg <= top; arg++) {
-    (void)luaL_checklstring(L, arg, &length);
+    (void)at_span_bytes(L, arg, &length);
     total += length;
   }
   if (push_refusal(L, rt, f, kind)) return 1;
@@ -251,7 +252,7 @@ static int start_write(lua_State *L, int kind, int first, int64_t at) {
     return 1;
   }
   for (arg = first; arg <= top; arg++) { /* all are strings by now: nothing raises */
-    const char *s = lua_tolstring(L, arg, &length);
+    const char *s = at_span_bytes(L, arg, &length);
     memcpy(o->data + o->length, s, length);
     o->length += length;
   }

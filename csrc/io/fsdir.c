@@ -117,8 +117,8 @@ static void read_ahead(at_runtime *rt, at_walker *w, const at_opclass *class) {
     free(o);
     return;
   }
+  atomic_fetch_add(&w->refs, 1); /* its mail is received on this thread: not before this */
   at_blocking_count(&o->work.op, 0); /* keeps nothing alive until somebody waits for it */
-  atomic_fetch_add(&w->refs, 1);
   w->running = o;
 }
 
@@ -250,7 +250,11 @@ static int l_walker_read(lua_State *L) {
 /* walker:close(): gives what it holds back, now or when the pool lets go */
 static int l_walker_close(lua_State *L) {
   at_walker *w = check_walker(L);
+  walk_op *o = w->running;
   w->closed = 1;
+  if (o != NULL && o->submitted && !o->ended && o->work.op.task == NULL &&
+      at_blocking_cancel(&o->work.op))
+    op_release(&o->work.op); /* it was reading ahead, and had not begun */
   if (w->running != NULL) return 0;
   at_walk_close(w);
   return 0;

@@ -1,5 +1,5 @@
 /* fsremove.c - removing a path, with what is in it if asked. Owns the open directories on the way down.
-** Pool threads, no Lua. Depth costs neither stack nor descriptors: beyond OPEN_MAX levels the outer
+** Pool threads, no Lua. Depth costs neither stack nor descriptors: beyond OPEN_LEVELS the outer
 ** directories are closed and found again by "..", which must then be the very same ones.
 ** Invariant: works on descriptors, never by way of a link: a directory that somebody swaps for a link
 ** meanwhile is not followed. */
@@ -147,8 +147,9 @@ static int remove_tree(at_pathop *o) {
     errno = 0;
     e = readdir(top(&w)->dir);
     if (atomic_load(&o->abandoned)) status = UV_ECANCELED;
-    else if (e != NULL) status = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ? 0 : remove_entry(&w, e);
-    else status = errno != 0 ? -errno : leave(&w);
+    else if (e == NULL) status = errno != 0 ? -errno : leave(&w);
+    else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+      status = remove_entry(&w, e);
   }
   while (w.depth > 0) drop(&w);
   free(w.levels);

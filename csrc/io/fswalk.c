@@ -17,8 +17,7 @@
 
 static void pop_frame(at_walker *w) {
   at_walk_frame *f = &w->frames[--w->frame_count];
-  size_t i;
-  for (i = 0; i < f->count; i++) free(f->names[i].text);
+  free(f->text);
   free(f->names);
 }
 
@@ -60,21 +59,37 @@ static int compare_names(const void *a, const void *b) {
   return strcmp(((const at_walk_name *)a)->text, ((const at_walk_name *)b)->text);
 }
 
+/* Room for one more of `size` bytes each in a list of `count`; NULL: out of memory, nothing changed. */
+static void *grow(void *list, size_t *capacity, size_t needed, size_t size) {
+  if (needed <= *capacity) return list;
+  list = realloc(list, (needed + needed / 2 + 16) * size);
+  if (list != NULL) *capacity = needed + needed / 2 + 16;
+  return list;
+}
+
 /* Takes the names of the open directory into the frame. */
 static int read_names(DIR *dir, at_walk_frame *f) {
-  size_t capacity = 0;
+  size_t names_capacity = 0, text_capacity = 0, used = 0, i;
   struct dirent *e;
   while (errno = 0, (e = readdir(dir)) != NULL) {
+    size_t size = strlen(e->d_name) + 1;
+    at_walk_name *names;
+    char *text;
     if (is_dots(e->d_name)) continue;
-    if (f->count == capacity) {
-      at_walk_name *names = realloc(f->names, (capacity = capacity * 2 + 16) * sizeof *names);
-      if (names == NULL) return UV_ENOMEM;
-      f->names = names;
-    }
-    if ((f->names[f->count].text = strdup(e->d_name)) == NULL) return UV_ENOMEM;
-    f->names[f->count++].type = e->d_type;
+    names = grow(f->names, &names_capacity, f->count + 1, sizeof *names);
+    if (names == NULL) return UV_ENOMEM;
+    f->names = names;
+    text = grow(f->text, &text_capacity, used + size, 1);
+    if (text == NULL) return UV_ENOMEM;
+    f->text = text;
+    memcpy(text + used, e->d_name, size);
+    names[f->count].at = used;
+    names[f->count++].type = e->d_type;
+    used += size;
   }
-  return -errno;
+  if (errno != 0) return -errno;
+  for (i = 0; i < f->count; i++) f->names[i].text = f->text + f->names[i].at;
+  return 0;
 }
 
 /* Has the way down led through this directory before? (links are followed) */

@@ -27,11 +27,13 @@ typedef struct at_walk_entry {
 
 /* A directory that is being walked: its names, sorted. */
 typedef struct at_walk_name {
-  char *text;         /* owned */
+  const char *text;   /* in the frame's */
+  size_t at;          /* where it begins there */
   unsigned char type; /* d_type */
 } at_walk_name;
 
 typedef struct at_walk_frame {
+  char *text;          /* owned: all the names, one behind the other */
   at_walk_name *names; /* owned */
   size_t count, next;
   size_t length; /* of the path up to this directory */

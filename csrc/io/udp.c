@@ -1,10 +1,6 @@
-/* udp.c - datagram sockets: bind, connect, send, receive. Owns the descriptor, its poll handle, and
-** datagrams that were received and nobody has taken. Options are in udpoption.c; names are resolved
-** by udp.lua. Loop thread only.
-** Invariants: the system is asked for a datagram only while a receive waits (the rest waits in its
-** buffer, which drops what is too much); receives are served first in, first out; a received datagram
-** belongs to an operation that ends or to `held`, so a cancelled receive loses none (S10); a send that
-** is cancelled before its turn has sent nothing. */
+/* udp.c - the life of datagram sockets: made at the first use, bind, connect, close; the class. Owns the
+** descriptor and its poll handle. Sending and receiving are in udpqueue.c, options in udpoption.c; names
+** are resolved by udp.lua. Loop thread only. */
 #include "io/udp.h"
 
 #include <errno.h>
@@ -12,67 +8,17 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/arg.h"
 #include "base/error.h"
-#include "core/sched.h"
 #include "core/task.h"
-#include "io/address.h"
 #include "io/tcp.h"
-
-#define AT_UDP_SIZE 65536 /* more than any datagram has */
-#define AT_UDP_BURST 64   /* datagrams in one callback */
-
-/* Defined where the system knows them; on Linux nothing can raise SIGPIPE here anyway. */
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
-
-typedef struct at_udp at_udp;
-
-typedef struct datagram {
-  struct datagram *next;
-  struct sockaddr_storage from;
-  socklen_t from_size;
-  size_t size;
-  char bytes[];
-} datagram;
-
-/* A send or a receive that waits, or ends. */
-typedef struct pending {
-  at_op op;
-  struct pending *next, **prev; /* prev NULL: not waiting */
-  at_udp *udp;                  /* counted */
-  struct pending ***last;       /* the end of the list that it is in */
-  datagram *data;               /* owned: received, or to be sent (then from: whereto) */
-} pending;
-
-struct at_udp {
-  uv_poll_t poll;
-  at_closable closable;
-  at_runtime *rt;
-  int fd;          /* owned; -1 once closed */
-  int family;
-  int refs;        /* the handle, the box, each operation */
-  int events;      /* what is polled for */
-  struct sockaddr_storage bound; /* to what bind has bound it */
-  socklen_t bound_size;          /* 0: it has not */
-  datagram *held;  /* owned: oldest first */
-  pending *receives, **last_receive; /* what waits, oldest first */
-  pending *sends, **last_send;
-};
-
-typedef struct udpbox {
-  at_udp *udp; /* counted; NULL before the first use, and once it is closed */
-  unsigned char closed;
-} udpbox;
 
 /* ---- life ---- */
 
-static void drop(at_udp *u) {
-  datagram *d;
+void at_udp_drop(at_udp *u) {
+  at_datagram *d;
   if (--u->refs > 0) return;
   while ((d = u->held) != NULL) {
     u->held = d->next;
@@ -81,22 +27,7 @@ static void drop(at_udp *u) {
   free(u);
 }
 
-static void on_closed(uv_handle_t *handle) { drop(handle->data); }
-
-static void unlink_pending(pending *p) {
-  *p->prev = p->next;
-  if (p->next != NULL)
-    p->next->prev = p->prev;
-  else
-    *p->last = p->prev;
-  p->prev = NULL;
-}
-
-static void end(pending *p, int status) {
-  unlink_pending(p);
-  p->op.status = status;
-  at_op_done(&p->op);
-}
+static void on_closed(uv_handle_t *handle) { at_udp_drop(handle->data); }
 
 static void close_udp(at_udp *u) {
   if (u->fd < 0) return;
@@ -105,9 +36,8 @@ static void close_udp(at_udp *u) {
   uv_close((uv_handle_t *)&u->poll, on_closed);
   (void)close(u->fd);
   u->fd = -1;
-  while (u->receives != NULL) end(u->receives, UV_EBADF);
-  while (u->sends != NULL) end(u->sends, UV_EBADF);
-  drop(u);
+  at_udpqueue_end(u, UV_EBADF);
+  at_udp_drop(u);
 }
 
 static void close_closable(at_runtime *rt, at_closable *c) {
@@ -115,112 +45,12 @@ static void close_closable(at_runtime *rt, at_closable *c) {
   close_udp((at_udp *)(void *)((char *)c - offsetof(at_udp, closable)));
 }
 
-/* ---- the system ---- */
-
-/* 0 and a datagram, or a negative status. */
-static int receive(at_udp *u, datagram **out) {
-  struct sockaddr_storage from;
-  socklen_t from_size = sizeof from;
-  datagram *d;
-  char scratch[AT_UDP_SIZE]; /* on the stack: a thread-local one would not fit beside par's */
-  ssize_t n;
-  memset(&from, 0, sizeof from);
-  do {
-    n = recvfrom(u->fd, scratch, sizeof scratch, MSG_DONTWAIT, (struct sockaddr *)&from, &from_size);
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return -errno;
-  d = malloc(sizeof *d + (size_t)n); /* the operation's */
-  if (d == NULL) return UV_ENOMEM;
-  d->next = NULL;
-  d->from = from;
-  d->from_size = from_size;
-  d->size = (size_t)n;
-  memcpy(d->bytes, scratch, (size_t)n);
-  *out = d;
-  return 0;
-}
-
-static int put(at_udp *u, const void *bytes, size_t size, const struct sockaddr_storage *to,
-               socklen_t to_size) {
-  ssize_t n;
-  do {
-    n = sendto(u->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL,
-               to_size > 0 ? (const struct sockaddr *)to : NULL, to_size);
-  } while (n < 0 && errno == EINTR);
-  return n < 0 ? -errno : 0;
-}
-
-static int full(int status) { return status == -EAGAIN || status == -EWOULDBLOCK || status == -ENOBUFS; }
-
-/* ---- polling ---- */
-
-static void on_poll(uv_poll_t *handle, int status, int events);
-
-static void update(at_udp *u) {
-  int events = (u->receives != NULL ? UV_READABLE : 0) | (u->sends != NULL ? UV_WRITABLE : 0);
-  if (u->fd < 0) return;
-  if (events != u->events) {
-    u->events = events;
-    if (events == 0)
-      (void)uv_poll_stop(&u->poll); /* cannot fail */
-    else
-      (void)uv_poll_start(&u->poll, events, on_poll); /* fails for a closing handle only */
-  }
-  if (events != 0)
-    uv_ref((uv_handle_t *)&u->poll);
-  else
-    uv_unref((uv_handle_t *)&u->poll);
-}
-
-/* Ends the oldest receive with a datagram. */
-static void hand_over(at_udp *u, datagram *d) {
-  u->receives->data = d;
-  end(u->receives, 0);
-}
-
-static void receive_waiting(at_udp *u) {
-  int left = AT_UDP_BURST;
-  while (u->receives != NULL && left-- > 0) {
-    datagram *d = NULL;
-    int status = receive(u, &d);
-    if (status == 0)
-      hand_over(u, d);
-    else if (full(status))
-      return;
-    else
-      end(u->receives, status); /* an error of the socket is told once, as it is by the system */
-  }
-}
-
-static void send_waiting(at_udp *u) {
-  while (u->sends != NULL) {
-    datagram *d = u->sends->data;
-    int status = put(u, d->bytes, d->size, &d->from, d->from_size);
-    if (full(status)) return;
-    end(u->sends, status);
-  }
-}
-
-static void on_poll(uv_poll_t *handle, int status, int events) {
-  at_udp *u = handle->data;
-  if (status < 0) { /* uv stopped it; the calls say what it is */
-    events = u->events;
-    u->events = 0;
-  }
-  u->refs++;
-  if (events & UV_WRITABLE) send_waiting(u);
-  if (events & UV_READABLE) receive_waiting(u);
-  at_sched_enter(u->rt);
-  update(u);
-  drop(u);
-}
-
 /* ---- making ---- */
 
-static udpbox *check(lua_State *L) { return luaL_checkudata(L, 1, AT_UDP_MT); }
+at_udpbox *at_udp_self(lua_State *L) { return luaL_checkudata(L, 1, AT_UDP_MT); }
 
-static udpbox *push_box(lua_State *L, at_runtime *rt) {
-  udpbox *box;
+static at_udpbox *push_box(lua_State *L, at_runtime *rt) {
+  at_udpbox *box;
   if (rt->closing) luaL_error(L, "asynctask: the runtime of this state is closed");
   luaL_checkstack(L, 3, "udp");
   box = lua_newuserdatauv(L, sizeof *box, 0);
@@ -231,7 +61,7 @@ static udpbox *push_box(lua_State *L, at_runtime *rt) {
 }
 
 /* Gives the box a descriptor. 0, or a status (it is the caller's). */
-static int take(at_runtime *rt, udpbox *box, int fd) {
+static int take(at_runtime *rt, at_udpbox *box, int fd) {
   at_udp *u = calloc(1, sizeof *u);
   int status;
   if (u == NULL) return UV_ENOMEM;
@@ -257,12 +87,12 @@ static int take(at_runtime *rt, udpbox *box, int fd) {
 int at_udp_push(lua_State *L, at_runtime *rt, int fd) { return take(rt, push_box(L, rt), fd); }
 
 int at_udp_fd(lua_State *L, int index) {
-  udpbox *box = luaL_checkudata(L, index, AT_UDP_MT);
+  at_udpbox *box = luaL_checkudata(L, index, AT_UDP_MT);
   return box->udp == NULL ? -1 : box->udp->fd;
 }
 
 /* The socket, made now for an address of this family if there is none. A status. */
-static int ready(at_runtime *rt, udpbox *box, int family) {
+int at_udp_ready(at_runtime *rt, at_udpbox *box, int family) {
   int fd, status;
   if (box->closed) return UV_EBADF;
   if (box->udp != NULL) return 0;
@@ -275,7 +105,7 @@ static int ready(at_runtime *rt, udpbox *box, int family) {
 }
 
 /* An IPv4 address for a socket of IPv6. */
-static void map(const at_udp *u, at_address *a) {
+void at_udp_map(const at_udp *u, at_address *a) {
   struct sockaddr_in v4;
   struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&a->name;
   if (u->family != AF_INET6 || a->name.ss_family != AF_INET) return;
@@ -290,7 +120,7 @@ static void map(const at_udp *u, at_address *a) {
 
 /* ---- errors ---- */
 
-static int failed(lua_State *L, at_runtime *rt, int status, const char *op, const at_address *a) {
+int at_udp_failed(lua_State *L, at_runtime *rt, int status, const char *op, const at_address *a) {
   luaL_checkstack(L, 8, "udp");
   if (status == UV_EBADF)
     at_error_push(L, "EBADF", "the socket is closed", op);
@@ -298,179 +128,6 @@ static int failed(lua_State *L, at_runtime *rt, int status, const char *op, cons
     at_error_push_uv(L, status, op, NULL);
   if (a != NULL) at_error_set(L, "address", a->text);
   at_task_failed(L, rt);
-  return 1;
-}
-
-/* ---- the operations ---- */
-
-static int pending_push(lua_State *L, at_op *op) {
-  pending *p = (pending *)(void *)op;
-  luaL_checkstack(L, 8, "udp");
-  if (op->status < 0) {
-    if (op->status == UV_EBADF)
-      at_error_push(L, "EBADF", "the socket is closed", op->class->name);
-    else
-      at_error_push_uv(L, op->status, op->class->name, NULL);
-    return AT_OP_FAILED;
-  }
-  if (p->last != &p->udp->last_receive) return 0;
-  lua_pushlstring(L, p->data->bytes, p->data->size);
-  at_address_push(L, &p->data->from, p->data->from_size);
-  free(p->data);
-  p->data = NULL;
-  return 2;
-}
-
-static int pending_cancel(at_op *op) {
-  pending *p = (pending *)(void *)op;
-  if (p->prev == NULL) return 0;
-  unlink_pending(p);
-  return 1;
-}
-
-static void pending_release(at_op *op) {
-  pending *p = (pending *)(void *)op;
-  at_udp *u = p->udp;
-  if (u != NULL) {
-    if (p->data != NULL && p->last == &u->last_receive && u->fd >= 0) { /* nobody got it */
-      datagram *d = p->data;
-      p->data = NULL;
-      if (u->receives != NULL) {
-        hand_over(u, d);
-      } else {
-        d->next = u->held;
-        u->held = d;
-      }
-    }
-    update(u);
-    drop(u);
-  }
-  free(p->data);
-  free(p);
-}
-
-static const at_opclass receive_class = {"receive", pending_push, pending_cancel, pending_release,
-                                         NULL, 0};
-static const at_opclass send_class = {"send", pending_push, pending_cancel, pending_release, NULL, 0};
-
-/* Waits in the list, with the datagram (taken, or freed if it fails). The Task keeps the socket alive. */
-static int wait(lua_State *L, at_runtime *rt, at_udp *u, const at_opclass *class, pending ***last,
-                datagram *d) {
-  at_task *t = at_op_new(L, rt);
-  pending *p = at_task_settled(t) ? NULL : at_op_alloc(L, rt, t, class, sizeof *p);
-  if (p == NULL) {
-    free(d);
-    return 1;
-  }
-  p->udp = u;
-  u->refs++;
-  p->data = d;
-  p->last = last;
-  p->prev = *last;
-  **last = p;
-  *last = &p->next;
-  update(u);
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
-  return 1;
-}
-
-/* receive() -> data, {host=, port=} */
-static int l_udp_receive(lua_State *L) {
-  udpbox *box = check(L);
-  at_runtime *rt = at_rt(L);
-  at_udp *u;
-  datagram *d;
-  int status;
-  if (at_op_refused(rt)) {
-    at_task_refused(L, rt);
-    return 1;
-  }
-  status = ready(rt, box, AF_INET);
-  if (status < 0) return failed(L, rt, status, "receive", NULL);
-  u = box->udp;
-  d = u->held;
-  if (d == NULL) return wait(L, rt, u, &receive_class, &u->last_receive, NULL);
-  lua_pushlstring(L, d->bytes, d->size);
-  at_address_push(L, &d->from, d->from_size);
-  u->held = d->next;
-  free(d);
-  at_task_resolved(L, rt, 2);
-  return 1;
-}
-
-/* try_receive() -> data, {host=, port=}; nil when there is none now, nil and the error otherwise */
-static int l_udp_try_receive(lua_State *L) {
-  udpbox *box = check(L);
-  at_runtime *rt = at_rt(L);
-  at_udp *u;
-  datagram *d = NULL;
-  int status = ready(rt, box, AF_INET);
-  if (status == 0 && box->udp->held == NULL) {
-    u = box->udp;
-    status = u->receives != NULL ? UV_EAGAIN : receive(u, &d);
-    if (status == 0) u->held = d; /* nothing was held */
-  }
-  if (status < 0) {
-    lua_pushnil(L);
-    if (full(status)) return 1;
-    at_error_push_uv(L, status, "receive", NULL);
-    return 2;
-  }
-  u = box->udp;
-  d = u->held;
-  lua_pushlstring(L, d->bytes, d->size);
-  at_address_push(L, &d->from, d->from_size);
-  u->held = d->next;
-  free(d);
-  return 2;
-}
-
-/* The datagram waits until the system takes it. */
-static int send_later(lua_State *L, at_runtime *rt, at_udp *u, const char *bytes, size_t size,
-                      const at_address *to) {
-  datagram *d;
-  (void)lua_newuserdatauv(L, 0, 0); /* [+1] memory for what follows may run out here, not later */
-  lua_pop(L, 1);
-  d = malloc(sizeof *d + size); /* wait takes it */
-  if (d == NULL) return failed(L, rt, UV_ENOMEM, "send", to);
-  memcpy(d->bytes, bytes, size);
-  d->size = size;
-  d->from_size = 0;
-  if (to != NULL) {
-    d->from = to->name;
-    d->from_size = to->size;
-  }
-  return wait(L, rt, u, &send_class, &u->last_send, d);
-}
-
-/* send(data [, host, port]): the address is numeric; none for a connected socket */
-static int l_udp_send(lua_State *L) {
-  udpbox *box = check(L);
-  at_runtime *rt = at_rt(L);
-  at_address a, *to = NULL;
-  size_t size;
-  const char *bytes;
-  int status;
-  luaL_checktype(L, 2, LUA_TSTRING);
-  bytes = lua_tolstring(L, 2, &size);
-  if (!lua_isnoneornil(L, 3)) {
-    luaL_argcheck(L, at_tcp_check_address(L, 3, &a), 3, "numeric address expected");
-    to = &a;
-  }
-  if (at_op_refused(rt)) {
-    at_task_refused(L, rt);
-    return 1;
-  }
-  status = ready(rt, box, to != NULL ? a.name.ss_family : AF_INET);
-  if (status < 0) return failed(L, rt, status, "send", to);
-  if (to != NULL) map(box->udp, to);
-  status = box->udp->sends != NULL ? UV_EAGAIN
-                                   : put(box->udp, bytes, size, to != NULL ? &a.name : NULL,
-                                         to != NULL ? a.size : 0);
-  if (full(status)) return send_later(L, rt, box->udp, bytes, size, to);
-  if (status < 0) return failed(L, rt, status, "send", to);
-  at_task_resolved(L, rt, 0);
   return 1;
 }
 
@@ -491,7 +148,7 @@ static int options_before(int fd, lua_State *L, int arg) {
 
 /* bind(host, port [, options]): the address is numeric */
 static int l_udp_bind(lua_State *L) {
-  udpbox *box = check(L);
+  at_udpbox *box = at_udp_self(L);
   at_runtime *rt = at_rt(L);
   at_address a;
   int status;
@@ -500,12 +157,12 @@ static int l_udp_bind(lua_State *L) {
     at_task_refused(L, rt);
     return 1;
   }
-  status = ready(rt, box, a.name.ss_family);
+  status = at_udp_ready(rt, box, a.name.ss_family);
   if (status == 0) status = options_before(box->udp->fd, L, 4);
-  if (status == 0) map(box->udp, &a);
+  if (status == 0) at_udp_map(box->udp, &a);
   if (status == 0 && bind(box->udp->fd, (const struct sockaddr *)&a.name, a.size) != 0)
     status = -errno;
-  if (status < 0) return failed(L, rt, status, "bind", &a);
+  if (status < 0) return at_udp_failed(L, rt, status, "bind", &a);
   box->udp->bound_size = sizeof box->udp->bound;
   if (getsockname(box->udp->fd, (struct sockaddr *)&box->udp->bound, &box->udp->bound_size) != 0)
     box->udp->bound_size = 0;
@@ -525,7 +182,7 @@ static int rebind(at_udp *u) {
 
 /* connect(host, port): sends go there, receives come from there only; connect(nil): no longer */
 static int l_udp_connect(lua_State *L) {
-  udpbox *box = check(L);
+  at_udpbox *box = at_udp_self(L);
   at_runtime *rt = at_rt(L);
   at_address a;
   int status;
@@ -538,18 +195,18 @@ static int l_udp_connect(lua_State *L) {
     at_task_refused(L, rt);
     return 1;
   }
-  status = ready(rt, box, a.name.ss_family == AF_UNSPEC ? AF_INET : a.name.ss_family);
-  if (status == 0) map(box->udp, &a);
+  status = at_udp_ready(rt, box, a.name.ss_family == AF_UNSPEC ? AF_INET : a.name.ss_family);
+  if (status == 0) at_udp_map(box->udp, &a);
   if (status == 0 && connect(box->udp->fd, (const struct sockaddr *)&a.name, a.size) != 0)
     status = -errno;
   if (status == 0 && a.name.ss_family == AF_UNSPEC) status = rebind(box->udp);
-  if (status < 0) return failed(L, rt, status, "connect", *a.text != '\0' ? &a : NULL);
+  if (status < 0) return at_udp_failed(L, rt, status, "connect", *a.text != '\0' ? &a : NULL);
   at_task_resolved(L, rt, 0);
   return 1;
 }
 
 static int l_udp_close(lua_State *L) {
-  udpbox *box = check(L);
+  at_udpbox *box = at_udp_self(L);
   at_runtime *rt = at_rt(L);
   at_udp *u = box->udp;
   box->closed = 1;
@@ -559,13 +216,13 @@ static int l_udp_close(lua_State *L) {
 }
 
 static int l_udp_gc(lua_State *L) {
-  udpbox *box = lua_touserdata(L, 1);
+  at_udpbox *box = lua_touserdata(L, 1);
   at_udp *u = box->udp;
   box->closed = 1;
   if (u == NULL) return 0;
   box->udp = NULL;
   close_udp(u);
-  drop(u);
+  at_udp_drop(u);
   return 0;
 }
 

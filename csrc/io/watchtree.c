@@ -313,7 +313,8 @@ static int split_file(at_watcher *w, tree *t, char **directory) {
   w->recursive = 0;
   t->exists = 1;
   t->only = strdup(slash != NULL ? slash + 1 : w->root);
-  *directory = slash == NULL ? strdup(".") : strndup(w->root, (size_t)(slash - w->root) + (slash == w->root));
+  *directory = slash == NULL ? strdup(".")
+                             : strndup(w->root, (size_t)(slash - w->root) + (slash == w->root));
   return t->only != NULL && *directory != NULL ? 0 : UV_ENOMEM;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/block.h"
 #include "core/task.h"
 #include "io/stream.h"
 
@@ -280,7 +281,7 @@ static int gather(lua_State *L, int first, size_t skip, struct iovec *vectors, i
   int top = lua_gettop(L), count = 0;
   for (; first <= top && count < AT_WRITE_VECTORS; first++) {
     size_t size;
-    const char *bytes = lua_tolstring(L, first, &size);
+    const char *bytes = at_span_bytes(L, first, &size);
     if (skip >= size) {
       skip -= size;
       continue;
@@ -303,8 +304,7 @@ static int write_now(lua_State *L, at_stream *s, size_t total, size_t *sent) {
   while (*sent < total) {
     int next, count = 1;
     if (*sent == 0 && lua_gettop(L) == 2) { /* most are so */
-      vectors->iov_base = (char *)(uintptr_t)lua_tostring(L, 2);
-      vectors->iov_len = total;
+      vectors->iov_base = (char *)(uintptr_t)at_span_bytes(L, 2, &vectors->iov_len); /* only read from */
     } else {
       count = gather(L, 2, *sent, vectors, &next);
     }
@@ -321,7 +321,7 @@ static void copy_rest(lua_State *L, size_t skip, char *to) {
   int top = lua_gettop(L), arg;
   for (arg = 2; arg <= top; arg++) {
     size_t size;
-    const char *bytes = lua_tolstring(L, arg, &size);
+    const char *bytes = at_span_bytes(L, arg, &size);
     if (skip >= size) {
       skip -= size;
       continue;
@@ -371,7 +371,7 @@ int l_stream_write(lua_State *L) {
   int top = lua_gettop(L), arg, status = 0;
   for (arg = 2; arg <= top; arg++) {
     size_t size;
-    (void)luaL_checklstring(L, arg, &size);
+    (void)at_span_bytes(L, arg, &size);
     total += size;
   }
   if (at_op_refused(rt)) {

@@ -49,13 +49,7 @@ static void put_bytes(encoder *e, const void *bytes, size_t n) {
   e->c->message.size += n;
 }
 
-static void put_u32(encoder *e, uint32_t v) {
-  put_bytes(e, &v, sizeof v);
-}
-
-static void put_u64(encoder *e, uint64_t v) {
-  put_bytes(e, &v, sizeof v);
-}
+static void put_u32(encoder *e, uint32_t v) { put_bytes(e, &v, sizeof v); }
 
 /* ---- references and names ---- */
 
@@ -130,7 +124,8 @@ static void encode_body(encoder *e, int index, const step *at) {
   int key = lua_gettop(L) + 1;
   uint32_t counts[2];
   step field = {at, STEP_FIELD, key, NULL}, of_key = {at, STEP_KEY, 0, NULL};
-  put_u64(e, 0);
+  counts[0] = counts[1] = 0;
+  put_bytes(e, counts, sizeof counts);
   lua_pushnil(L);
   while (lua_next(L, index)) { /* stack: ... key value */
     if (pairs == 0 && lua_isinteger(L, key) && lua_tointeger(L, key) == items + 1) {

@@ -10,9 +10,12 @@
 #include "base/error.h"
 #include "core/await.h"
 #include "core/cancel.h"
+#include "core/dump.h"
 #include "core/fault.h"
 #include "core/sched.h"
 #include "par/pool.h"
+
+#define CHAIN_MAX 100 /* tasks that wait for each other which are looked at */
 
 static const char body_key = 'b';
 
@@ -339,6 +342,68 @@ void at_job_tell(at_worker *w, lua_State *L) {
       atomic_store(&w->cancels, 1);
     }
   }
+}
+
+/* ---- deadlock ---- */
+
+/* stack: job. Its error is written, then it is cancelled: what it holds is let go. */
+static int l_job_break(lua_State *L) {
+  at_runtime *rt = at_worker_self->rt;
+  at_job *job = (at_job *)lua_touserdata(L, 1);
+  lua_pushliteral(L, "deadlock: the job waits, and nothing is left that could wake it\n");
+  at_dump_push(L, rt);
+  lua_concat(L, 2);
+  lua_pushliteral(L, ""); /* no traceback */
+  if (!encode(L, job, AT_ROLE_ERROR, 2)) return lua_error(L);
+  job->stuck = 1;
+  job->told = 1;
+  at_cancel_push_error(L, 0);
+  (void)at_cancel_coro(L, rt, job->coro);
+  return 0;
+}
+
+/* Does it wait for a job, itself or through tasks of this worker? Then it has that job's error to come. */
+static int waits_for_job(const at_job *job) {
+  const at_coro *c = job->coro;
+  at_task *t;
+  int steps;
+  for (steps = 0; steps < CHAIN_MAX && (t = at_task_awaited(c)) != NULL; steps++) {
+    if (t->kind == AT_COMBINE) return 1; /* perhaps */
+    if (t->kind == AT_OP) {
+      at_op *op = at_leaf_of(t)->u.op;
+      return op != NULL && op->class == &at_job_class;
+    }
+    if (t->kind != AT_CORO) return 0;
+    c = (const at_coro *)t;
+  }
+  return 0;
+}
+
+int at_job_leaf(const at_worker *w) {
+  const at_job *job;
+  for (job = w->jobs; job != NULL; job = job->next)
+    if (!waits_for_job(job)) return 1;
+  return 0;
+}
+
+/* Breaks those that wait for no job, or `all`; returns how many. */
+static int break_jobs(at_worker *w, int all) {
+  lua_State *L = w->rt->L;
+  at_job *job;
+  int n = 0;
+  for (job = w->jobs; job != NULL; job = job->next) {
+    if (job->told || (!all && waits_for_job(job))) continue;
+    lua_pushcfunction(L, l_job_break);
+    lua_pushlightuserdata(L, job);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1); /* no memory: the owner finds it stuck again */
+    n++;
+  }
+  return n;
+}
+
+void at_job_break(at_worker *w) {
+  atomic_store(&w->broken, 0);
+  if (break_jobs(w, 0) == 0) (void)break_jobs(w, 1);
 }
 
 void at_job_open(lua_State *L, at_runtime *rt) {

@@ -9,14 +9,11 @@
 #define _GNU_SOURCE
 #include "par/pool.h"
 
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define STACK_BYTES (4 * 1024 * 1024)
-#define THREADS_MAX 1024
 #define FAIR_TAKE 16 /* every so many takes look at the root's queue first */
 
 /* ---- lists of jobs; all under the mutex ---- */
@@ -93,9 +90,24 @@ static void remove_idle(at_pool *pool, at_worker *w) {
   w->asleep = 0;
 }
 
-int at_pool_sleep(at_worker *w) {
+/* Nobody can go on without mail from outside. Exact, since a worker says that it wakes before it takes
+** mail. Under the mutex. */
+static int is_stuck(const at_pool *pool) {
+  const at_worker *w;
+  if (atomic_load(&pool->waiting) > 0 || pool->coming || pool->doomed > 0) return 0;
+  for (w = pool->workers; w != NULL; w = w->next)
+    if (!w->exited && (!w->asleep || !w->dead || at_inbox_waiting(w->inbox))) return 0;
+  return 1;
+}
+
+static void send_home(at_pool *pool, at_mail *mail) {
+  atomic_fetch_add(&pool->holders, 1);
+  at_post(pool->home, mail);
+}
+
+int at_pool_sleep(at_worker *w, int dead, int leaf) {
   at_pool *pool = w->pool;
-  int sleeps;
+  int sleeps, stuck = 0;
   pthread_mutex_lock(&pool->mutex);
   sleeps = atomic_load(&pool->waiting) == 0 && !atomic_load(&pool->closing) &&
            !atomic_load(&w->cancels);
@@ -105,9 +117,45 @@ int at_pool_sleep(at_worker *w) {
     w->next_idle = pool->idle;
     pool->idle = w;
     w->registered = 1;
+    w->dead = (unsigned char)dead;
+    w->leaf = (unsigned char)leaf;
+    stuck = dead && pool->jobs > 0 && is_stuck(pool);
   }
   pthread_mutex_unlock(&pool->mutex);
+  if (stuck && pool->home != NULL && !atomic_exchange(&pool->hushed, 1)) send_home(pool, &pool->quiet);
   return sleeps;
+}
+
+void at_pool_waking(at_worker *w) {
+  at_pool *pool = w->pool;
+  pthread_mutex_lock(&pool->mutex);
+  if (w->asleep) remove_idle(pool, w);
+  pool->activity++;
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+int at_pool_stuck(at_pool *pool, int *jobs, unsigned *activity, int *leaves) {
+  const at_worker *w;
+  int stuck;
+  pthread_mutex_lock(&pool->mutex);
+  stuck = is_stuck(pool);
+  *jobs += pool->jobs;
+  *activity += pool->activity;
+  for (w = pool->workers; w != NULL; w = w->next) *leaves += !w->exited && w->leaf;
+  pthread_mutex_unlock(&pool->mutex);
+  return stuck;
+}
+
+void at_pool_break(at_pool *pool, int leaves) {
+  at_worker *w;
+  pthread_mutex_lock(&pool->mutex);
+  for (w = pool->workers; w != NULL; w = w->next) {
+    if (w->exited || (leaves && !w->leaf)) continue;
+    if (w->asleep) remove_idle(pool, w);
+    atomic_store(&w->broken, 1);
+    at_pool_nudge(w); /* a lock-free push: fine under the mutex */
+  }
+  pthread_mutex_unlock(&pool->mutex);
 }
 
 void at_pool_awake(at_worker *w, int busy) {
@@ -127,31 +175,14 @@ void at_pool_awake(at_worker *w, int busy) {
 
 /* ---- threads ---- */
 
-/* Workers take no signal but the interrupting one, and those that a fault of their own raises. */
-static void worker_mask(sigset_t *set) {
-  static const int open[] = {SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
-  size_t i;
-  sigfillset(set);
-  for (i = 0; i < sizeof open / sizeof *open; i++) sigdelset(set, open[i]);
-}
-
-static int start_thread(at_worker *w) {
-  pthread_attr_t attr;
-  sigset_t mask, old;
-  int error = pthread_attr_init(&attr);
-  if (error != 0) return -error;
-  (void)pthread_attr_setstacksize(&attr, STACK_BYTES); /* else the default size */
-  worker_mask(&mask);
-  pthread_sigmask(SIG_SETMASK, &mask, &old);
-  error = pthread_create(&w->thread, &attr, at_worker_main, w);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  (void)pthread_attr_destroy(&attr);
-  return -error;
-}
-
+/* A cancellation is told before later mail is looked at: a value that is handed to a job after that is
+** not the job's. */
 static void on_nudge(at_runtime *rt, at_mail *mail) {
-  if (rt != NULL) atomic_store(&at_worker_self->nudged, 0);
+  at_worker *w = at_worker_self;
   (void)mail;
+  if (rt == NULL) return;
+  atomic_store(&w->nudged, 0);
+  if (atomic_load(&w->cancels) && !atomic_load(&w->pool->closing)) at_job_tell(w, rt->L);
 }
 
 /* Under the mutex, so that the new thread finds itself in the list. */
@@ -162,7 +193,7 @@ static int add_worker(at_pool *pool) {
   w->pool = pool;
   w->nudge.receive = on_nudge;
   w->next = pool->workers;
-  status = start_thread(w);
+  status = at_worker_start(w);
   if (status < 0) {
     free(w);
     return status;
@@ -289,7 +320,7 @@ int at_pool_cancel(at_pool *pool, at_job *job) {
       pthread_cond_broadcast(&pool->changed);
   }
   pthread_mutex_unlock(&pool->mutex);
-  if (gone) at_post(pool->home, &pool->gone);
+  if (gone) send_home(pool, &pool->gone);
   if (w != NULL) {
     at_pool_nudge(w);
     if (!asleep) at_interrupt_signal(w);
@@ -333,7 +364,7 @@ void at_pool_exit(at_worker *w, int failed) {
   pthread_cond_broadcast(&pool->changed);
   pthread_mutex_unlock(&pool->mutex);
   end_all(lost, AT_JOB_FAILED, UV_ENOMEM);
-  if (gone) at_post(pool->home, &pool->gone);
+  if (gone) send_home(pool, &pool->gone);
 }
 
 static void wait_a_little(at_pool *pool, long milliseconds) {
@@ -365,15 +396,14 @@ static void wait_for_workers(at_pool *pool) {
   }
 }
 
-void at_pool_drain(at_pool *pool, at_inbox *home) {
+void at_pool_drain(at_pool *pool) {
   int gone;
   pthread_mutex_lock(&pool->mutex);
-  if (pool->home == NULL) pool->home = at_inbox_retain(home);
   pool->draining = 1;
   if (pool->jobs == 0) dismiss(pool);
   gone = is_gone(pool);
   pthread_mutex_unlock(&pool->mutex);
-  if (gone) at_post(pool->home, &pool->gone);
+  if (gone) send_home(pool, &pool->gone);
 }
 
 void at_pool_stir(at_pool *pool) {
@@ -384,7 +414,8 @@ void at_pool_stir(at_pool *pool) {
   pthread_mutex_unlock(&pool->mutex);
 }
 
-static void free_pool(at_pool *pool) {
+static void let_go(at_pool *pool) {
+  if (atomic_fetch_sub(&pool->holders, 1) != 1) return;
   pthread_mutex_destroy(&pool->mutex);
   pthread_cond_destroy(&pool->changed);
   if (pool->home != NULL) at_inbox_release(pool->home);
@@ -410,22 +441,22 @@ void at_pool_close(at_pool *pool) {
     if (w->inbox != NULL) at_inbox_release(w->inbox);
     free(w);
   }
-  if (!pool->posted) free_pool(pool);
+  let_go(pool);
 }
 
 /* The last worker of a drained pool has left. */
 static void on_gone(at_runtime *rt, at_mail *mail) {
   at_pool *pool = (at_pool *)(void *)((char *)mail - offsetof(at_pool, gone));
-  pool->posted = 0;
-  if (rt == NULL) free_pool(pool); /* the state has closed, and this pool with it */
-  else at_pools_gone(pool);
+  if (rt != NULL) at_pools_gone(pool); /* else the state has closed, and this pool with it */
+  let_go(pool);
 }
 
-int at_pool_default_size(void) {
-  const char *text = getenv("ASYNCTASK_THREADS");
-  long size = text != NULL ? strtol(text, NULL, 10) : 0;
-  if (size <= 0) size = (long)uv_available_parallelism();
-  return size > THREADS_MAX ? THREADS_MAX : (int)size;
+/* The owner has been woken: it looks before it blocks again. */
+static void on_quiet(at_runtime *rt, at_mail *mail) {
+  at_pool *pool = (at_pool *)(void *)((char *)mail - offsetof(at_pool, quiet));
+  (void)rt;
+  atomic_store(&pool->hushed, 0);
+  let_go(pool);
 }
 
 at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const char *cpath) {
@@ -444,6 +475,8 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
   pool->size = size;
   pool->opener = opener;
   pool->gone.receive = on_gone;
+  pool->quiet.receive = on_quiet;
+  atomic_init(&pool->holders, 1);
   return pool;
 }
 

@@ -85,6 +85,10 @@ struct at_worker {
   size_t used, limit;   /* bytes of its state; limit 0: none */
   size_t collected;     /* bytes that were left after the last collection before sleeping */
   unsigned char lenient; /* the limit does not hold: the kernel works */
+  struct at_par *par;
+  atomic_int broken;    /* nothing can wake its jobs: they are to fail */
+  unsigned char dead;   /* guarded by pool->mutex: when it fell asleep only mail could wake it */
+  unsigned char leaf;   /* guarded by pool->mutex: then a job of its waited for no other job */
   int parcels_seen;     /* count of closed parcels when it last looked */
 };
 
@@ -103,11 +107,15 @@ struct at_pool {
   atomic_int closing;
   unsigned char draining; /* guarded: closes when no job is left; takes only what jobs start */
   unsigned char coming;   /* guarded: one of the workers is */
-  unsigned char posted;   /* guarded: `gone` is on its way */
+  unsigned char posted;   /* guarded: `gone` was sent */
+  unsigned activity;      /* guarded: times that a worker has woken */
+  atomic_int holders;     /* the owner, and mail on its way */
+  atomic_int hushed;      /* `quiet` is on its way */
   unsigned char fresh;    /* each job has globals of its own */
   size_t memory;          /* bytes a worker's state may grow by; 0: no limit */
   at_mail gone;           /* tells the owner that the last worker of a drained pool has left */
-  at_inbox *home;         /* counted: the owner's, once it is draining */
+  at_mail quiet;          /* tells the owner that no worker can go on by itself */
+  at_inbox *home;         /* counted: the owner's */
   void *face;             /* pools.c; owner's loop thread */
   unsigned char reaping; /* guarded: the reaper's thread exists */
   pthread_t reaper;
@@ -125,6 +133,7 @@ typedef struct at_par {
   at_codec *codec;
   at_pool *pool;     /* the root's: owned; a worker's: its own pool */
   at_pool *owned;    /* pools for one job each, and those of task.pool */
+  int outstanding;   /* external sources that jobs and pools are */
   at_job *mine;      /* jobs that this state has submitted and that have not been released */
   at_worker *worker; /* NULL: a root */
   lua_CFunction opener;
@@ -142,12 +151,13 @@ int at_job_submit(lua_State *L, at_runtime *rt, at_pool *pool, at_parcel *parcel
 at_pool *at_par_pool(lua_State *L, at_par *par);
 at_pool *at_par_new_pool(lua_State *L, at_par *par, int size);
 /* A pool that this state owns. */
-void at_par_adopt(at_par *par, at_pool *pool);
+void at_par_adopt(at_par *par, at_pool *pool, at_inbox *inbox);
 /* Ends the threads of an owned pool and frees it. */
 void at_par_discard(at_pool *pool);
 
 /* pools.c, parcel.c [-0, +0, m] add their functions to the table at the top. */
 void at_pools_open(lua_State *L, at_runtime *rt);
+int at_pool_default_size(void); /* of the cores that may be used, or ASYNCTASK_THREADS */
 at_pool *at_pools_optional(lua_State *L, int index); /* [-0, +0, v] NULL for nil, or closed */
 void at_pools_gone(at_pool *pool); /* a drained pool: its owner's loop thread; frees it */
 void at_parcel_open(lua_State *L, at_runtime *rt);
@@ -161,6 +171,8 @@ int at_stop_push(lua_State *L);
 /* [-0, +0, e] the parcel at `index`. */
 at_parcel *at_parcel_check(lua_State *L, int index);
 
+extern const at_opclass at_job_class;
+
 /* job.c */
 /* [-0, +0, m] what a state needs to run jobs. */
 void at_job_open(lua_State *L, at_runtime *rt);
@@ -168,6 +180,11 @@ void at_job_open(lua_State *L, at_runtime *rt);
 void at_job_start(at_worker *w, at_job *job);
 /* [-0, +0, -] tells cancelled jobs of this worker so, on state L. */
 void at_job_tell(at_worker *w, lua_State *L);
+/* True if a job of this worker waits for something other than a job. No Lua. */
+int at_job_leaf(const at_worker *w);
+/* [-0, +0, -] nothing can wake the jobs of this worker: they fail with a deadlock (those that wait for
+** no job, if there are such). */
+void at_job_break(at_worker *w);
 /* [-0, +0, -] the worker leaves: its jobs are sent back as they are. */
 void at_job_drop(at_worker *w);
 /* Sends a job back. The worker's thread, or whoever took it out of the queue. No Lua. */
@@ -178,7 +195,6 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
 /* A pool for one job, after which it closes by itself (and is to be freed by at_pool_close, which
 ** does not wait then). Jobs of the job go to `shared`. */
 at_pool *at_pool_single(at_pool *shared);
-int at_pool_default_size(void);
 /* Where a job comes from: outside, a worker of this pool, a job's thread beside it. */
 enum at_from { AT_FROM_ROOT, AT_FROM_WORKER, AT_FROM_SINGLE };
 /* Hands a job over; 0, or a negative status when no thread could be started or the pool takes none any
@@ -189,15 +205,22 @@ int at_pool_cancel(at_pool *pool, at_job *job);
 at_job *at_pool_take(at_worker *w); /* NULL: none */
 /* The job is the worker's no more. */
 void at_pool_ended(at_job *job);
-/* The worker is about to sleep. 0: it must not, there is something to do. */
-int at_pool_sleep(at_worker *w);
+/* The worker is about to sleep; `dead`: only mail can wake it; `leaf`: a job of its waits for
+** something other than a job. 0: it must not, there is something to do. */
+int at_pool_sleep(at_worker *w, int dead, int leaf);
+/* The worker is about to look into its inbox: it sleeps no more. */
+void at_pool_waking(at_worker *w);
+/* If no worker can go on without mail from outside: adds to `jobs` and `activity`, returns 1. */
+int at_pool_stuck(at_pool *pool, int *jobs, unsigned *activity, int *leaves);
+/* Jobs of such a pool fail (those of leaves only, or all). */
+void at_pool_break(at_pool *pool, int leaves);
 /* The worker runs again; `busy`: it has other things to do than to take a job. */
 void at_pool_awake(at_worker *w, int busy);
 /* The worker's thread ends; `failed`: it never worked. */
 void at_pool_exit(at_worker *w, int failed);
 void at_pool_nudge(at_worker *w);
 /* Closes when no job is left: then `gone` is received by the owner, who calls at_pool_close. */
-void at_pool_drain(at_pool *pool, at_inbox *home);
+void at_pool_drain(at_pool *pool);
 /* Drops what is queued, interrupts what runs, joins the threads, frees the pool (once `gone` has been
 ** received, if it is on its way). */
 void at_pool_close(at_pool *pool);
@@ -206,6 +229,8 @@ void at_pool_stir(at_pool *pool);
 
 /* worker.c */
 void *at_worker_main(void *worker);
+/* Starts its thread; 0 or a negative status. Under pool->mutex. */
+int at_worker_start(at_worker *w);
 extern __thread at_worker *at_worker_self __attribute__((tls_model("initial-exec")));
 
 /* interrupt.c */

@@ -16,6 +16,7 @@
 typedef struct closer {
   at_op op;
   struct closer *next, **prev;
+  at_par *par;
 } closer;
 
 typedef struct face {
@@ -37,12 +38,18 @@ at_pool *at_pools_optional(lua_State *L, int index) {
 
 /* ---- closing ---- */
 
+/* It counts no more as a source of events. */
+static void forget(closer *c) {
+  c->par->outstanding--;
+  at_external_remove(c->op.rt);
+}
+
 static int closer_cancel(at_op *op) {
   closer *c = (closer *)(void *)op;
   if (op->rt->closing) return 1;
   *c->prev = c->next;
   if (c->next != NULL) c->next->prev = c->prev;
-  at_external_remove(op->rt);
+  forget(c);
   return 1;
 }
 
@@ -56,7 +63,7 @@ void at_pools_gone(at_pool *pool) {
     while ((c = f->closers) != NULL) {
       f->closers = c->next;
       if (c->next != NULL) c->next->prev = &f->closers;
-      at_external_remove(c->op.rt);
+      forget(c);
       at_op_done(&c->op);
     }
   }
@@ -107,9 +114,11 @@ static int l_pool_close(lua_State *L) {
   c->prev = &f->closers;
   if (c->next != NULL) c->next->prev = &c->next;
   f->closers = c;
+  c->par = at_par_get(L);
+  c->par->outstanding++;
   at_external_add(rt);
   f->closing = 1;
-  at_pool_drain(f->pool, rt->inbox);
+  at_pool_drain(f->pool);
   return 1;
 }
 
@@ -118,7 +127,7 @@ static int l_pool_gc(lua_State *L) {
   face *f = check(L);
   if (f->pool == NULL || rt->closing || rt->closed) return 0;
   f->pool->face = NULL;
-  at_pool_drain(f->pool, rt->inbox);
+  at_pool_drain(f->pool);
   f->pool = NULL;
   return 0;
 }
@@ -204,8 +213,15 @@ static int l_pool(lua_State *L) {
   f->pool->face = f;
   f->pool->fresh = (unsigned char)fresh;
   f->pool->memory = (size_t)memory;
-  at_par_adopt(par, f->pool);
+  at_par_adopt(par, f->pool, rt->inbox);
   return 1;
+}
+
+int at_pool_default_size(void) {
+  const char *text = getenv("ASYNCTASK_THREADS");
+  long size = text != NULL ? strtol(text, NULL, 10) : 0;
+  if (size <= 0) size = (long)uv_available_parallelism();
+  return size > THREADS_MAX ? THREADS_MAX : (int)size;
 }
 
 /* threads() -> threads that the default pool has at most; in a job, its own pool */

@@ -1,71 +1,20 @@
 /* sharedchannel.c - channel.shared: channels between tasks on any threads. Values travel as messages of
-** the codec. The channel is a counted object with a mutex, held for a few instructions; those who wait
-** are requests in its lists, and are told by mail to their own runtimes, so no loop ever blocks.
-** Invariants: receivers wait only while nothing lies in the channel and no sender waits; senders wait only
-** while it is full. Whoever takes a request out of a list decides its outcome, under the mutex, and posts
-** its mail after. A parcel that was handed to a receiver who is cancelled before it got it goes back to
-** the front; a sender whose value was taken has sent, even if it is cancelled then (S10). */
+** the codec. The userdata (one a state) holds the channel, a counted object; those who wait are requests,
+** told by mail to their own runtimes, so no loop ever blocks. Each state's own thread.
+** Invariants: a parcel that was handed to a receiver who is cancelled before it got it goes back to the
+** front; a sender whose value was taken has sent, even if it is cancelled then (S10). */
 #include "par/sharedchannel.h"
 
-#include <pthread.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "core/op.h"
-#include "core/post.h"
-#include "par/codec.h"
+#include "par/sharedqueue.h"
 
 #define SHARED_MT "asynctask.SharedChannel"
 #define STASH_MT "asynctask.sharedchannel.stash"
 
 static const char boxes_key = 'b', stash_key = 's';
-
-enum outcome { BLOCKED, DONE, CLOSED };
-
-/* A value on its way. */
-typedef struct parcel {
-  struct parcel *next;
-  at_message message;
-} parcel;
-
-typedef struct request {
-  at_op op;
-  at_mail mail;            /* the way home */
-  at_inbox *home;          /* counted */
-  struct channel *channel; /* counted */
-  struct request *prev, *next; /* guarded by channel->mutex: the list it waits in, then those to be told */
-  parcel *parcel;          /* owned; guarded: what it brings, or was handed */
-  unsigned char sends;
-  unsigned char waiting;   /* guarded: in a list */
-  unsigned char outcome;   /* guarded until its mail has come */
-  unsigned char counted;   /* loop thread: counts as an external source */
-  struct box *box;         /* loop thread: borrowed while it is in the box's list */
-  struct request *near_next, **near_prev; /* loop thread */
-} request;
-
-typedef struct waiters {
-  request *head, *tail;
-} waiters;
-
-typedef struct channel {
-  at_shared shared;
-  pthread_mutex_t mutex;
-  size_t capacity;
-  size_t count;            /* guarded, as is all below */
-  parcel *first, *last;
-  waiters receivers, senders;
-  size_t requests;         /* alive: each is a holder */
-  unsigned char closed;
-  parcel *error;           /* owned; set when it is closed, then never changed; NULL: none */
-} channel;
-
-/* The userdata: one for each channel in each state. */
-typedef struct box {
-  channel *channel; /* counted */
-  request *near;    /* requests of this state that wait */
-} box;
 
 /* Parcels that would be lost if the allocations that come next raised. */
 typedef struct stash {
@@ -73,12 +22,6 @@ typedef struct stash {
 } stash;
 
 /* ---- parcels ---- */
-
-static void free_parcel(parcel *p) {
-  if (p == NULL) return;
-  at_message_free(&p->message);
-  free(p);
-}
 
 /* [-1, +0, v] a parcel of the value at the top. From here on nothing may raise until it has an owner. */
 static parcel *pack(lua_State *L) {
@@ -120,141 +63,9 @@ static int l_stash_gc(lua_State *L) {
   while (s->first != NULL) {
     parcel *p = s->first;
     s->first = p->next;
-    free_parcel(p);
+    at_sharedqueue_free(p);
   }
   return 0;
-}
-
-/* ---- the lists; under the mutex ---- */
-
-static void list_add(waiters *list, request *r) {
-  r->prev = list->tail;
-  r->next = NULL;
-  if (list->tail != NULL)
-    list->tail->next = r;
-  else
-    list->head = r;
-  list->tail = r;
-  r->waiting = 1;
-}
-
-static void list_remove(waiters *list, request *r) {
-  if (r->prev != NULL)
-    r->prev->next = r->next;
-  else
-    list->head = r->next;
-  if (r->next != NULL)
-    r->next->prev = r->prev;
-  else
-    list->tail = r->prev;
-  r->prev = r->next = NULL;
-  r->waiting = 0;
-}
-
-/* The first of the list leaves it; NULL: nobody waits. */
-static request *list_take(waiters *list, int outcome) {
-  request *r = list->head;
-  if (r == NULL) return NULL;
-  list_remove(list, r);
-  r->outcome = (unsigned char)outcome;
-  return r;
-}
-
-/* A parcel comes in: to a receiver, who is to be told, or to an end of the queue. */
-static request *put(channel *c, parcel *p, int front) {
-  request *r = list_take(&c->receivers, DONE);
-  if (r != NULL) {
-    r->parcel = p;
-    return r;
-  }
-  p->next = front ? c->first : NULL;
-  if (front)
-    c->first = p;
-  else if (c->last != NULL)
-    c->last->next = p;
-  else
-    c->first = p;
-  if (p->next == NULL) c->last = p;
-  c->count++;
-  return NULL;
-}
-
-static parcel *take_first(channel *c) {
-  parcel *p = c->first;
-  c->first = p->next;
-  if (c->first == NULL) c->last = NULL;
-  c->count--;
-  p->next = NULL;
-  return p;
-}
-
-/* DONE: *p comes out. *told: a sender who is to be told, or NULL. */
-static int get(channel *c, parcel **p, request **told) {
-  request *s;
-  *told = NULL;
-  if (c->count > 0) {
-    *p = take_first(c);
-    if (c->count >= c->capacity || (s = list_take(&c->senders, DONE)) == NULL) return DONE;
-    (void)put(c, s->parcel, 0);
-  } else if ((s = list_take(&c->senders, DONE)) != NULL) {
-    *p = s->parcel;
-  } else {
-    return c->closed ? CLOSED : BLOCKED;
-  }
-  s->parcel = NULL;
-  *told = s;
-  return DONE;
-}
-
-static int can_put(const channel *c) {
-  if (c->closed) return CLOSED;
-  return c->receivers.head != NULL || c->count < c->capacity ? DONE : BLOCKED;
-}
-
-/* ---- telling ---- */
-
-/* Loop thread: it waits no longer. */
-static void leave_near(at_runtime *rt, request *r) {
-  if (r->box != NULL) {
-    *r->near_prev = r->near_next;
-    if (r->near_next != NULL) r->near_next->near_prev = r->near_prev;
-    r->box = NULL;
-  }
-  if (r->counted) at_external_remove(rt);
-  r->counted = 0;
-}
-
-static void arrive(at_runtime *rt, at_mail *mail) {
-  request *r = (request *)(void *)((char *)mail - offsetof(request, mail));
-  if (rt == NULL) {
-    r->op.rt = NULL;
-    r->op.class->release(&r->op);
-    return;
-  }
-  leave_near(rt, r);
-  at_op_done(&r->op);
-}
-
-/* Outside the mutex: those of the list learn their outcome. `rt` is the caller's, or NULL. */
-static void tell(at_runtime *rt, request *r) {
-  while (r != NULL) {
-    request *next = r->next;
-    r->next = NULL;
-    if (rt != NULL && r->op.rt == rt)
-      arrive(rt, &r->mail);
-    else
-      at_post(r->home, &r->mail);
-    r = next;
-  }
-}
-
-/* Nobody got it: it is the next one to be received. Any thread. */
-static void give_back(channel *c, parcel *p) {
-  request *r;
-  pthread_mutex_lock(&c->mutex);
-  r = put(c, p, 1);
-  pthread_mutex_unlock(&c->mutex);
-  tell(NULL, r);
 }
 
 /* ---- the operations ---- */
@@ -267,14 +78,14 @@ static int request_cancel(at_op *op) {
   waited = r->waiting;
   happened = r->sends && r->outcome == DONE;
   if (waited) {
-    list_remove(r->sends ? &c->senders : &c->receivers, r);
+    at_sharedqueue_leave(r->sends ? &c->senders : &c->receivers, r);
   } else if (!r->sends && r->parcel != NULL) {
-    told = put(c, r->parcel, 1);
+    told = at_sharedqueue_put(c, r->parcel, 1);
     r->parcel = NULL;
   }
   pthread_mutex_unlock(&c->mutex);
-  leave_near(op->rt, r);
-  tell(NULL, told);
+  at_sharedqueue_unwait(op->rt, r);
+  at_sharedqueue_tell(NULL, told);
   return waited ? 1 : happened ? AT_OP_HAPPENED : 0;
 }
 
@@ -282,9 +93,9 @@ static void request_release(at_op *op) {
   request *r = (request *)(void *)op;
   channel *c = r->channel;
   if (c != NULL) {
-    if (op->rt != NULL) leave_near(op->rt, r);
-    if (r->parcel != NULL && r->sends) free_parcel(r->parcel);
-    if (r->parcel != NULL && !r->sends) give_back(c, r->parcel);
+    if (op->rt != NULL) at_sharedqueue_unwait(op->rt, r);
+    if (r->parcel != NULL && r->sends) at_sharedqueue_free(r->parcel);
+    if (r->parcel != NULL && !r->sends) at_sharedqueue_give_back(c, r->parcel);
     pthread_mutex_lock(&c->mutex);
     c->requests--;
     pthread_mutex_unlock(&c->mutex);
@@ -319,7 +130,7 @@ static int receive_push(lua_State *L, at_op *op) {
   if (r->outcome == CLOSED) return push_end(L, r->channel) ? AT_OP_FAILED : 1;
   status = at_carry_decode(L, &r->parcel->message);
   if (status == LUA_ERRMEM) return lua_error(L); /* it goes back to the channel */
-  free_parcel(r->parcel);
+  at_sharedqueue_free(r->parcel);
   r->parcel = NULL;
   return status == LUA_OK ? 1 : AT_OP_FAILED;
 }
@@ -349,7 +160,7 @@ static request *new_request(lua_State *L, at_runtime *rt, box *b, const at_opcla
   lua_setiuservalue(L, -2, 1);
   r = at_op_alloc(L, rt, t, class, sizeof *r);
   if (r == NULL) return NULL;
-  r->mail.receive = arrive;
+  r->mail.receive = at_sharedqueue_arrive;
   r->channel = at_shared_retain(&b->channel->shared);
   r->home = at_inbox_retain(rt->inbox);
   r->sends = class == &send_class;
@@ -363,7 +174,7 @@ static request *new_request(lua_State *L, at_runtime *rt, box *b, const at_opcla
 static void wait_in(box *b, waiters *list, request *r) {
   channel *c = b->channel;
   int others = has_others(c);
-  list_add(list, r);
+  at_sharedqueue_wait(list, r);
   pthread_mutex_unlock(&c->mutex);
   r->box = b;
   r->near_next = b->near;
@@ -385,21 +196,21 @@ static int send_slowly(lua_State *L, at_runtime *rt, box *b, parcel *p) {
   r = new_request(L, rt, b, &send_class);
   stash_take(s, p);
   if (r == NULL) {
-    free_parcel(p);
+    at_sharedqueue_free(p);
     return 1;
   }
   pthread_mutex_lock(&c->mutex);
-  outcome = can_put(c);
+  outcome = at_sharedqueue_can_put(c);
   if (outcome == BLOCKED) {
     r->parcel = p;
     wait_in(b, &c->senders, r);
     return 1;
   }
-  told = outcome == DONE ? put(c, p, 0) : NULL;
+  told = outcome == DONE ? at_sharedqueue_put(c, p, 0) : NULL;
   pthread_mutex_unlock(&c->mutex);
-  tell(rt, told);
+  at_sharedqueue_tell(rt, told);
   r->outcome = (unsigned char)outcome;
-  if (outcome == CLOSED) free_parcel(p);
+  if (outcome == CLOSED) at_sharedqueue_free(p);
   at_op_done(&r->op);
   return 1;
 }
@@ -408,10 +219,10 @@ static int send_now(at_runtime *rt, channel *c, parcel *p) {
   request *told = NULL;
   int outcome;
   pthread_mutex_lock(&c->mutex);
-  outcome = can_put(c);
-  if (outcome == DONE) told = put(c, p, 0);
+  outcome = at_sharedqueue_can_put(c);
+  if (outcome == DONE) told = at_sharedqueue_put(c, p, 0);
   pthread_mutex_unlock(&c->mutex);
-  tell(rt, told);
+  at_sharedqueue_tell(rt, told);
   return outcome;
 }
 
@@ -436,7 +247,7 @@ static int l_sharedchannel_send(lua_State *L) {
   switch (send_now(rt, b->channel, p)) {
     case DONE: at_task_resolved(L, rt, 0); return 1;
     case CLOSED:
-      free_parcel(p);
+      at_sharedqueue_free(p);
       push_closed(L);
       at_task_failed(L, rt);
       return 1;
@@ -452,7 +263,7 @@ static int l_sharedchannel_try_send(lua_State *L) {
   check_value(L);
   p = pack(L);
   outcome = send_now(at_rt(L), b->channel, p);
-  if (outcome != DONE) free_parcel(p);
+  if (outcome != DONE) at_sharedqueue_free(p);
   lua_pushboolean(L, outcome == DONE);
   return 1;
 }
@@ -463,16 +274,16 @@ static int receive_now(lua_State *L, at_runtime *rt, channel *c, int *status) {
   parcel *p = NULL;
   int outcome;
   pthread_mutex_lock(&c->mutex);
-  outcome = get(c, &p, &told);
+  outcome = at_sharedqueue_get(c, &p, &told);
   pthread_mutex_unlock(&c->mutex);
   if (outcome != DONE) return outcome;
-  tell(rt, told);
+  at_sharedqueue_tell(rt, told);
   *status = at_carry_decode(L, &p->message);
   if (*status == LUA_ERRMEM) {
-    give_back(c, p);
+    at_sharedqueue_give_back(c, p);
     lua_error(L);
   }
-  free_parcel(p);
+  at_sharedqueue_free(p);
   return DONE;
 }
 
@@ -483,13 +294,13 @@ static int receive_slowly(lua_State *L, at_runtime *rt, box *b) {
   int outcome;
   if (r == NULL) return 1;
   pthread_mutex_lock(&c->mutex);
-  outcome = get(c, &r->parcel, &told);
+  outcome = at_sharedqueue_get(c, &r->parcel, &told);
   if (outcome == BLOCKED) {
     wait_in(b, &c->receivers, r);
     return 1;
   }
   pthread_mutex_unlock(&c->mutex);
-  tell(rt, told);
+  at_sharedqueue_tell(rt, told);
   r->outcome = (unsigned char)outcome;
   at_op_done(&r->op);
   return 1;
@@ -529,16 +340,6 @@ static int l_sharedchannel_try_receive(lua_State *L) {
   return 2;
 }
 
-/* Everybody who waits: one list, linked by next. Under the mutex. */
-static request *take_all(channel *c) {
-  request *told = NULL, **link = &told, *r;
-  while ((r = list_take(&c->senders, CLOSED)) != NULL || (r = list_take(&c->receivers, CLOSED)) != NULL) {
-    *link = r;
-    link = &r->next;
-  }
-  return told;
-}
-
 /* close([err]): senders fail, receivers get what is left, then nil, or err */
 static int l_sharedchannel_close(lua_State *L) {
   box *b = check(L);
@@ -552,11 +353,11 @@ static int l_sharedchannel_close(lua_State *L) {
     c->closed = 1;
     c->error = error;
     error = NULL;
-    told = take_all(c);
+    told = at_sharedqueue_take_all(c);
   }
   pthread_mutex_unlock(&c->mutex);
-  free_parcel(error);
-  tell(at_rt(L), told);
+  at_sharedqueue_free(error);
+  at_sharedqueue_tell(at_rt(L), told);
   return 0;
 }
 
@@ -582,14 +383,6 @@ static int l_sharedchannel_is_closed(lua_State *L) {
 
 /* ---- making, going, travelling ---- */
 
-static void destroy(at_shared *s) {
-  channel *c = (channel *)(void *)s;
-  while (c->first != NULL) free_parcel(take_first(c));
-  free_parcel(c->error);
-  pthread_mutex_destroy(&c->mutex);
-  free(c);
-}
-
 /* [-0, +1, m] pushes a box without channel. */
 static box *push_box(lua_State *L) {
   box *b = lua_newuserdatauv(L, sizeof *b, 0);
@@ -613,11 +406,8 @@ static int l_new(lua_State *L) {
   channel *c;
   luaL_argcheck(L, capacity >= 0, 1, "capacity must not be negative");
   b = push_box(L);
-  c = calloc(1, sizeof *c);
+  c = at_sharedqueue_new((size_t)capacity);
   if (c == NULL) at_codec_no_memory(L);
-  at_shared_init(&c->shared, destroy);
-  (void)pthread_mutex_init(&c->mutex, NULL); /* cannot fail for a plain one */
-  c->capacity = (size_t)capacity;
   b->channel = c;
   remember(L, b);
   return 1;

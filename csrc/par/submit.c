@@ -29,6 +29,14 @@ at_par *at_par_get(lua_State *L) {
 /* ---- the job as an operation ---- */
 
 
+/* It is no source of events any more. */
+static void uncount(at_job *job) {
+  if (!job->counted) return;
+  job->counted = 0;
+  job->par->outstanding--;
+  at_external_remove(job->op.rt);
+}
+
 static void receive(at_runtime *rt, at_mail *mail) {
   at_job *job = (at_job *)(void *)((char *)mail - offsetof(at_job, mail));
   if (rt == NULL) {
@@ -36,8 +44,7 @@ static void receive(at_runtime *rt, at_mail *mail) {
     job->op.class->release(&job->op);
     return;
   }
-  if (job->counted) at_external_remove(rt);
-  job->counted = 0;
+  uncount(job);
   at_op_done(&job->op);
 }
 
@@ -74,8 +81,7 @@ static int job_push(lua_State *L, at_op *op) {
 
 static int job_cancel(at_op *op) {
   at_job *job = (at_job *)(void *)op;
-  if (job->counted) at_external_remove(op->rt); /* nobody waits for it any more */
-  job->counted = 0;
+  uncount(job); /* nobody waits for it any more */
   if (op->rt->closing) return 0; /* the pool will send it back, and runs no code for it any more */
   return at_pool_cancel(job->pool, job);
 }
@@ -90,7 +96,8 @@ static void spare(at_par *par, at_message *m) {
   memset(m, 0, sizeof *m);
 }
 
-void at_par_adopt(at_par *par, at_pool *pool) {
+void at_par_adopt(at_par *par, at_pool *pool, at_inbox *inbox) {
+  pool->home = at_inbox_retain(inbox);
   pool->next = par->owned;
   pool->prev = &par->owned;
   if (pool->next != NULL) pool->next->prev = &pool->next;
@@ -129,7 +136,7 @@ static void job_release(at_op *op) {
   free(job);
 }
 
-static const at_opclass job_class = {"run", job_push, job_cancel, job_release, NULL, 0};
+const at_opclass at_job_class = {"run", job_push, job_cancel, job_release, NULL, 0};
 
 at_pool *at_par_new_pool(lua_State *L, at_par *par, int size) {
   at_pool *pool;
@@ -149,7 +156,10 @@ at_pool *at_par_new_pool(lua_State *L, at_par *par, int size) {
 }
 
 at_pool *at_par_pool(lua_State *L, at_par *par) {
-  if (par->pool == NULL) par->pool = at_par_new_pool(L, par, at_pool_default_size());
+  if (par->pool == NULL) {
+    par->pool = at_par_new_pool(L, par, at_pool_default_size());
+    par->pool->home = at_inbox_retain(at_runtime_get(L)->inbox);
+  }
   return par->pool;
 }
 
@@ -193,7 +203,7 @@ static int from(const at_par *par, const at_pool *pool) {
 ** any case. */
 static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_pool *pool,
                    at_parcel *parcel) {
-  at_job *job = (at_job *)at_op_alloc(L, rt, t, &job_class, sizeof *job);
+  at_job *job = (at_job *)at_op_alloc(L, rt, t, &at_job_class, sizeof *job);
   int status;
   if (job == NULL) {
     if (pool->shared != NULL) at_par_discard(pool);
@@ -214,6 +224,7 @@ static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_poo
     return;
   }
   job->counted = 1; /* it may have ended by now, but its mail is received on this thread */
+  par->outstanding++;
   at_external_add(rt);
 }
 
@@ -243,12 +254,37 @@ static int l_thread(lua_State *L) {
   at_unanchor(rt, at_anchor(L, rt)); /* there is a free slot now: nothing raises below */
   pool = at_pool_single(shared);
   if (pool == NULL) return luaL_error(L, "not enough memory");
-  at_par_adopt(par, pool);
+  at_par_adopt(par, pool, rt->inbox);
   submit(L, rt, par, t, pool, NULL);
   return 1;
 }
 
 /* ---- open, close ---- */
+
+/* Counts over all pools of a root; 0 if any could still go on. */
+static int all_stuck(const at_par *par, int *jobs, unsigned *activity, int *leaves) {
+  at_pool *pool;
+  *jobs = *leaves = 0;
+  *activity = 0;
+  if (par->pool != NULL && !at_pool_stuck(par->pool, jobs, activity, leaves)) return 0;
+  for (pool = par->owned; pool != NULL; pool = pool->next)
+    if (!at_pool_stuck(pool, jobs, activity, leaves)) return 0;
+  return 1;
+}
+
+/* S16 across threads: the main chunk waits for jobs only, and all of them for what nobody will do. What
+** was the same twice was so in between, in all pools at once. */
+static void on_stalled(at_runtime *rt) {
+  at_par *par = at_par_get(rt->L);
+  at_pool *pool;
+  int jobs, leaves, jobs_again;
+  unsigned activity, again;
+  if (par->outstanding == 0 || par->outstanding != rt->externals || !at_runtime_lonely(rt)) return;
+  if (!all_stuck(par, &jobs, &activity, &leaves) || jobs == 0) return;
+  if (!all_stuck(par, &jobs_again, &again, &leaves) || again != activity || jobs_again != jobs) return;
+  if (par->pool != NULL) at_pool_break(par->pool, leaves > 0);
+  for (pool = par->owned; pool != NULL; pool = pool->next) at_pool_break(pool, leaves > 0);
+}
 
 static void close_par(at_runtime *rt, at_closable *c) {
   at_par *par = (at_par *)(void *)c;
@@ -271,6 +307,7 @@ void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener) {
     memset(par, 0, sizeof *par);
     par->closable.close = close_par;
     par->opener = opener;
+    if (w == NULL) rt->stalled = on_stalled;
     if (w != NULL && w->L == rt->main) {
       par->worker = w;
       par->pool = w->pool->shared != NULL ? w->pool->shared : w->pool;

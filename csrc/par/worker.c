@@ -12,6 +12,7 @@
 #include "core/sched.h"
 #include "par/pool.h"
 
+#define STACK_BYTES (4 * 1024 * 1024)
 #define LOOK_NANOSECONDS 100000 /* at the loop, between jobs that do not wait */
 #define TIDY_BYTES (1024 * 1024) /* of garbage that an idle worker may keep */
 #define ALLOC_MAX ((size_t)1 << 60) /* interrupt.c asks for more to raise a memory error */
@@ -55,7 +56,8 @@ static int l_worker_open(lua_State *L) {
   set_package(L, "cpath", w->pool->cpath);
   luaL_requiref(L, "asynctask.core", w->pool->opener, 0);
   w->rt = at_runtime_get(L);
-  w->codec = at_par_get(L)->codec;
+  w->par = at_par_get(L);
+  w->codec = w->par->codec;
   w->rt->quiet = 1;
   at_interrupt_open(L);
   return 0;
@@ -82,6 +84,18 @@ static void on_enter(at_runtime *rt) {
   if (w != NULL && w->registered) at_pool_awake(w, at_sched_has_work(rt));
 }
 
+static void on_waking(at_runtime *rt) {
+  at_worker *w = at_worker_self;
+  (void)rt;
+  if (w != NULL && w->registered) at_pool_waking(w);
+}
+
+/* With jobs that wait for jobs only: the one that counts for itself is the pool. */
+static int is_dead(const at_worker *w) {
+  return w->par->owned == NULL && w->rt->externals == 1 + w->par->outstanding &&
+         at_runtime_lonely(w->rt);
+}
+
 static void look_at_loop(at_worker *w, uint64_t *looked) {
   uint64_t now = uv_hrtime();
   if (now - *looked < LOOK_NANOSECONDS) return;
@@ -98,9 +112,11 @@ static void tidy(at_worker *w) {
 }
 
 static void sleep_in_loop(at_worker *w) {
+  int dead;
   tidy(w);
   if (at_sched_has_work(w->rt)) return; /* of a finalizer */
-  if (!at_pool_sleep(w)) return;
+  dead = is_dead(w);
+  if (!at_pool_sleep(w, dead, dead && at_job_leaf(w))) return;
   (void)at_runtime_pump(w->rt, 1); /* spins a little first */
   at_pool_awake(w, 0);
 }
@@ -110,6 +126,7 @@ static void work(at_worker *w) {
   while (!atomic_load_explicit(&w->pool->closing, memory_order_relaxed)) {
     at_job *job;
     if (atomic_load_explicit(&w->cancels, memory_order_relaxed)) at_job_tell(w, w->rt->L);
+    if (atomic_load_explicit(&w->broken, memory_order_relaxed)) at_job_break(w);
     (void)at_inbox_poll(w->rt);
     if (at_sched_has_work(w->rt)) at_sched_enter(w->rt);
     job = at_pool_take(w);
@@ -131,7 +148,7 @@ static void leave(at_worker *w) {
   sigaddset(&interruption, SIGURG);
   pthread_sigmask(SIG_BLOCK, &interruption, NULL); /* the handler must not find a state that goes */
   atomic_store(&w->interruptible, 0); /* finalizers run without hooks: none could stop them */
-  w->rt->entered = NULL;
+  w->rt->entered = w->rt->waking = NULL;
   at_job_drop(w);
   lua_close(w->L);
 }
@@ -147,6 +164,7 @@ void *at_worker_main(void *worker) {
     pthread_mutex_unlock(&w->pool->mutex);
     atomic_store(&w->interruptible, 1);
     w->rt->entered = on_enter;
+    w->rt->waking = on_waking;
     at_external_add(w->rt); /* its loop lives as long as the pool */
     work(w);
     leave(w);
@@ -155,4 +173,28 @@ void *at_worker_main(void *worker) {
   if (w->last != NULL) at_post(w->last->home, &w->last->mail);
   at_pool_exit(w, status != 0);
   return NULL;
+}
+
+/* ---- its thread ---- */
+
+/* Workers take no signal but the interrupting one, and those that a fault of their own raises. */
+static void worker_mask(sigset_t *set) {
+  static const int open[] = {SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+  size_t i;
+  sigfillset(set);
+  for (i = 0; i < sizeof open / sizeof *open; i++) sigdelset(set, open[i]);
+}
+
+int at_worker_start(at_worker *w) {
+  pthread_attr_t attr;
+  sigset_t mask, old;
+  int error = pthread_attr_init(&attr);
+  if (error != 0) return -error;
+  (void)pthread_attr_setstacksize(&attr, STACK_BYTES); /* else the default size */
+  worker_mask(&mask);
+  pthread_sigmask(SIG_SETMASK, &mask, &old);
+  error = pthread_create(&w->thread, &attr, at_worker_main, w);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  (void)pthread_attr_destroy(&attr);
+  return -error;
 }

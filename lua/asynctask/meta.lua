@@ -1213,9 +1213,9 @@ local Handle = {}
 ---@return asynctask.Task code and signal: exit code and nil, or nil and the signal's name
 function Handle:wait() end
 
----@param signal? string|integer "SIGTERM"
+---@param which? string|integer "SIGTERM"
 ---@return asynctask.Task sent whether it was still there; runs in cancelled scopes, too
-function Handle:kill(signal) end
+function Handle:kill(which) end
 
 ---@return boolean
 function Handle:running() end

@@ -150,14 +150,15 @@ describe("process.run", function()
 
   it("runs many at once, and leaves no zombie", function()
     local numbers = {}
-    for i = 1, 200 do
+    local count = child.sanitizer() and 20 or 200 -- a fork copies the tables of its shadow memory
+    for i = 1, count do
       numbers[i] = i
     end
     local outputs = task.map(numbers, function(i)
       return (await(process.run("echo", { i })))
     end)
     outputs = task.is_task(outputs) and await(outputs) or outputs
-    for i = 1, 200 do
+    for i = 1, count do
       assert.are.equal(i .. "\n", outputs[i])
     end
     assert.are.same({}, children())

@@ -32,7 +32,9 @@ local function with_address(self, method, before, host, ...)
   end, ...)
 end
 
-local native = { bind = Udp.bind, connect = Udp.connect, send = Udp.send }
+-- C's methods, which those below stand before; kept with the class, for whoever loads this file again.
+local native = socket.Udp.native or { bind = Udp.bind, connect = Udp.connect, send = Udp.send }
+socket.Udp.native = native
 
 -- "*" and nil: every interface, of IPv4.
 local function bind(self, host, port, opts)
