@@ -256,7 +256,10 @@ static int await_task(lua_State *L, at_runtime *rt, at_task *t, int mode) {
   if (t->kind == AT_TURN) {
     at_sched_ready(rt, c);
   } else {
-    if (at_task_wait_coro(rt, t, c) < 0) return luaL_error(L, "not enough memory");
+    if (at_task_wait_coro(rt, t, c) < 0) {
+      c->task.flags &= (uint16_t)~AT_F_PEEK;
+      return luaL_error(L, "not enough memory");
+    }
     c->task.flags |= AT_F_WAITING;
   }
   return suspend(L, rt, mode, await_k);

@@ -252,14 +252,18 @@ static int cancel_leaf(lua_State *L, at_runtime *rt, at_task *t, int error) {
 static void cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error, at_ext **work) {
   at_leaf *t;
   while ((t = *ring) != NULL) {
-    at_ring_remove(t);
     if (t->task.kind == AT_PROXY) {
       at_ext *e = t->u.ext;
-      if (aim(L, rt, e->task, error)) {
+      int aimed = aim(L, rt, e->task, error); /* if it raises, t stays where its owner finds it */
+      at_ring_remove(t);
+      if (aimed) {
         e->next = *work;
         *work = e;
       }
-    } else if (t->task.kind == AT_GROUP) {
+      continue;
+    }
+    at_ring_remove(t);
+    if (t->task.kind == AT_GROUP) {
       cancel_ring(L, rt, at_group_ring(t), error, work); /* a group is in no group's ring */
     } else {
       cancel_leaf(L, rt, &t->task, t->task.flags & AT_F_NOUV ? 0 : error);
@@ -316,7 +320,7 @@ int at_scope_cancel(lua_State *L, at_runtime *rt, at_scope *s) {
   lua_pushvalue(L, error);
   s->error = at_anchor(L, rt);
   recompute(c);
-  wake(rt, c);
+  wake(rt, c); /* from here on an error leaves a part of what it owns running, to end when it is left */
   cancel_owned(L, rt, c->ext, s, error);
   lua_settop(L, error - 1);
   return 1;
@@ -418,6 +422,24 @@ int at_scope_call(lua_State *L, int scope) {
   return scope_ended(L, lua_pcallk(L, n, LUA_MULTRET, 0, scope, scope_k), scope);
 }
 
+/* stack: scope runtime */
+static int l_expire(lua_State *L) {
+  at_scope *s = lua_touserdata(L, 1);
+  at_scope_expire(L, lua_touserdata(L, 2), &s->deadline.task);
+  return 0;
+}
+
+/* A scope whose deadline has passed when it begins; left again if there is no memory to say so. [-0, +0, e] */
+static void expire_now(lua_State *L, at_runtime *rt, at_scope *s) {
+  luaL_checkstack(L, 3, "deadline");
+  lua_pushcfunction(L, l_expire);
+  lua_pushlightuserdata(L, s);
+  lua_pushlightuserdata(L, rt);
+  if (lua_pcall(L, 2, 0, 0) == LUA_OK) return;
+  at_scope_leave(rt, s);
+  (void)lua_error(L);
+}
+
 /* Calls the function at `f` with what is above it inside a scope of this kind. */
 static int call_in_scope(lua_State *L, int f, int kind, long long ns) {
   at_runtime *rt = at_rt(L);
@@ -426,7 +448,7 @@ static int call_in_scope(lua_State *L, int f, int kind, long long ns) {
   if (ns >= 0 && ns != INT64_MAX) {
     uint64_t due = ns == 0 ? 0 : at_timer_now(rt) + (uint64_t)ns;
     if (ns == 0) {
-      at_scope_expire(L, rt, &s->deadline.task);
+      expire_now(L, rt, s);
     } else if (at_timer_add(rt, &s->deadline.task, due) < 0) {
       at_scope_leave(rt, s);
       return luaL_error(L, "not enough memory");

@@ -34,6 +34,7 @@ typedef struct cancellation {
   at_relays relays; /* to other states */
   at_feed *feed;    /* borrowed until it is dropped: from another state */
   unsigned char cancelled;
+  unsigned char told; /* and everybody has been told: else the next cancel() goes on with that */
   int self;  /* anchor while a deadline is pending or a cancellation is under way */
   int holds; /* registrations, and children that are kept: above 0 its parents keep it */
 } cancellation;
@@ -133,6 +134,8 @@ static void start_callbacks(lua_State *L, at_runtime *rt) {
         lua_pop(L, 1);
         continue;
       }
+      lua_pushnil(L); /* once only, should one of them raise */
+      lua_rawseti(L, list, i);
       lua_getfield(L, error, "reason");
       (void)at_sched_spawn(L, rt, 1, 0, 1);
       lua_pop(L, 1);
@@ -143,34 +146,48 @@ static void start_callbacks(lua_State *L, at_runtime *rt) {
   lua_settop(L, error);
 }
 
+/* [-0, +0, m] adds the sources linked to c to the list at `work`, each once. */
+static void add_children(lua_State *L, at_runtime *rt, const cancellation *c, int work) {
+  const tie *l;
+  for (l = c->children; l != NULL; l = l->next) { /* nothing here collects */
+    if (l->child->told || lua_rawgetp(L, work, l->child) != LUA_TNIL) {
+      if (!l->child->told) lua_pop(L, 1);
+      continue;
+    }
+    lua_pop(L, 1);
+    at_anchor_push(L, rt, AT_SLOT_SOURCES);
+    lua_rawgetp(L, -1, l->child); /* weak: nil while it is being collected */
+    lua_remove(L, -2);
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      continue;
+    }
+    lua_rawseti(L, work, (lua_Integer)lua_rawlen(L, work) + 1);
+    lua_pushboolean(L, 1);
+    lua_rawsetp(L, work, l->child);
+  }
+}
+
 /* Cancels the source at the top's second place with the error at the top; children are collected in
-** the list at `work`. stack: ... source error */
+** the list at `work`. May be done again after it raised. stack: ... source error */
 static void cancel_one(lua_State *L, at_runtime *rt, cancellation *c, int work) {
   int error = lua_gettop(L);
+  if (c->cancelled) {
+    lua_getiuservalue(L, error - 1, UV_ERROR);
+    lua_replace(L, error);
+  }
   c->cancelled = 1;
-  stop_deadline(c);
   lua_pushvalue(L, error);
   lua_setiuservalue(L, error - 1, UV_ERROR);
   while (c->scopes != NULL) {
     at_scope *s = c->scopes;
-    at_cancellation_unlink(s);
     lua_pushvalue(L, error);
     (void)at_scope_cancel(L, rt, s);
+    at_cancellation_unlink(s);
   }
   at_relays_fire(L, &c->relays);
   start_callbacks(L, rt);
-  while (c->children != NULL) {
-    tie *l = c->children;
-    unlink_child(l);
-    if (l->child->cancelled) continue;
-    at_anchor_push(L, rt, AT_SLOT_SOURCES);
-    lua_rawgetp(L, -1, l->child); /* weak: nil while it is being collected */
-    lua_remove(L, -2);
-    if (lua_isnil(L, -1))
-      lua_pop(L, 1);
-    else
-      lua_rawseti(L, work, (lua_Integer)lua_rawlen(L, work) + 1);
-  }
+  add_children(L, rt, c, work);
   if (c->holds > 0) { /* the children are in the list, and this one is done */
     c->holds = 1;
     lua_pushvalue(L, error - 1);
@@ -185,7 +202,7 @@ static void cancel_one(lua_State *L, at_runtime *rt, cancellation *c, int work) 
 static int cancel_all(lua_State *L, at_runtime *rt, int index) {
   int error = lua_gettop(L), work, i;
   luaL_checkstack(L, LUA_MINSTACK, "cancellation");
-  if (((cancellation *)lua_touserdata(L, index))->cancelled) {
+  if (((cancellation *)lua_touserdata(L, index))->told) {
     lua_pop(L, 1);
     return 0;
   }
@@ -196,8 +213,15 @@ static int cancel_all(lua_State *L, at_runtime *rt, int index) {
   for (i = 1; lua_rawgeti(L, work, i) != LUA_TNIL; i++) {
     cancellation *c = lua_touserdata(L, -1);
     lua_pushvalue(L, error);
-    if (!c->cancelled) cancel_one(L, rt, c, work);
+    if (!c->told) cancel_one(L, rt, c, work);
     lua_settop(L, work);
+  }
+  for (i = 1; lua_rawgeti(L, work, i) != LUA_TNIL; i++) { /* all have been told; nothing raises here */
+    cancellation *c = lua_touserdata(L, -1);
+    c->told = 1;
+    stop_deadline(c);
+    while (c->children != NULL) unlink_child(c->children);
+    lua_pop(L, 1);
   }
   lua_settop(L, error - 1);
   return 1;
@@ -207,7 +231,7 @@ static int cancel_all(lua_State *L, at_runtime *rt, int index) {
 static int l_cancellation_cancel(lua_State *L) {
   cancellation *c = check(L);
   lua_settop(L, 2);
-  if (c->cancelled) {
+  if (c->told) {
     lua_pushboolean(L, 0);
     return 1;
   }
@@ -250,6 +274,7 @@ void at_cancellation_expire(lua_State *L, at_runtime *rt, at_task *deadline) {
 static void link_parent(lua_State *L, cancellation *c, int parent, int links) {
   cancellation *p = lua_touserdata(L, parent);
   tie *l = lua_newuserdatauv(L, sizeof *l, 0);
+  l->prev = NULL; /* in no list, should one of these raise */
   lua_rawseti(L, links, (lua_Integer)lua_rawlen(L, links) + 1);
   lua_pushvalue(L, parent);
   lua_rawsetp(L, links, l);

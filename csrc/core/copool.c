@@ -73,6 +73,7 @@ void at_copool_close(at_runtime *rt) {
     free(c->ext);
     c->ext = NULL;
   }
+  if (rt->loaded_task != NULL) free(rt->loaded_task->ext); /* its start failed */
   free(rt->cells);
   rt->cells = NULL;
   rt->cell_count = rt->cell_capacity = 0;

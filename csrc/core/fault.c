@@ -307,9 +307,11 @@ static void print_report(lua_State *L) {
 
 /* [-0, +0, m] moves the reports aside: what comes during the flush waits for the next. */
 static int take_reports(lua_State *L, at_runtime *rt) {
-  int n = rt->reports;
+  int n;
+  lua_newtable(L); /* may collect, which adds reports */
+  n = rt->reports;
   at_anchor_push(L, rt, AT_SLOT_REPORTS);
-  lua_newtable(L);
+  lua_insert(L, -2);
   at_anchor_set(L, rt, AT_SLOT_REPORTS);
   rt->reports = 0;
   rt->reported += n;

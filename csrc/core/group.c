@@ -211,7 +211,6 @@ static void call_handler(lua_State *L, at_runtime *rt, group *g, const member *m
 /* The first fault: the others are cancelled, the body is interrupted. stack: ... group */
 static void fail(lua_State *L, at_runtime *rt, group *g) {
   int self = lua_gettop(L);
-  g->failed = 1;
   lua_pushliteral(L, "a member of the group failed");
   at_cancel_push_error(L, -1);
   at_cancel_ring(L, rt, &g->ring, lua_gettop(L));
@@ -219,6 +218,7 @@ static void fail(lua_State *L, at_runtime *rt, group *g) {
     lua_pushvalue(L, -2);
     (void)at_scope_cancel(L, rt, lua_touserdata(L, -2));
   }
+  g->failed = 1; /* all is done: no need to come again */
   lua_settop(L, self);
 }
 
@@ -279,6 +279,7 @@ static int l_group(lua_State *L) {
   memset(g, 0, sizeof *g);
   g->leaf.task.kind = AT_GROUP;
   g->deferred.run = act_on_faults;
+  g->deferred.retry = 1;
   g->closable.close = on_close;
   g->rt = rt;
   g->limit = limit;

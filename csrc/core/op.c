@@ -12,11 +12,8 @@
 #include "core/sched.h"
 
 static at_task *new_task(lua_State *L, at_runtime *rt) {
-  at_task *t;
   luaL_checkstack(L, 4, "operation");
-  t = at_task_new(L, rt, AT_OP, 1);
-  at_ring_add(at_scope_ring(rt), at_leaf_of(t));
-  return t;
+  return at_task_new(L, rt, AT_OP, 1);
 }
 
 at_task *at_op_new(lua_State *L, at_runtime *rt) {
@@ -26,20 +23,21 @@ at_task *at_op_new(lua_State *L, at_runtime *rt) {
 
 at_task *at_op_new_always(lua_State *L, at_runtime *rt) { return new_task(L, rt); }
 
-/* The request becomes that of the Task, which is anchored in `slot`. */
+/* The request becomes that of the Task, which is anchored in `slot`: only now may a ring point to it. */
 static void attach(at_op *op, at_runtime *rt, at_task *t, const at_opclass *class, int slot) {
   op->class = class;
   op->rt = rt;
   op->task = t;
   op->slot = slot;
   at_leaf_of(t)->u.op = op;
+  at_ring_add(at_scope_ring(rt), at_leaf_of(t));
 }
 
 void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, size_t size) {
   at_op *op;
   int slot;
   lua_pushvalue(L, -1);
-  slot = at_anchor(L, rt); /* may raise: nothing is held yet, the task is in a ring but unbound */
+  slot = at_anchor(L, rt); /* may raise: nothing is held yet, the task is in no ring */
   op = calloc(1, size);
   if (op == NULL) {
     at_unanchor(rt, slot);

@@ -65,8 +65,8 @@ struct at_op {
   unsigned char ended; /* in rt's list of ended operations: op.c releases it, cancelled or not */
 };
 
-/* [-0, +1, m] pushes a new pending Task that belongs to the running scope; in a scope that is being
-** cancelled, one that is cancelled already. */
+/* [-0, +1, m] pushes a new pending Task, which belongs to the running scope from at_op_alloc (at_op_bind)
+** on; in a scope that is being cancelled, one that is cancelled already. */
 at_task *at_op_new(lua_State *L, at_runtime *rt);
 /* The same for operations that run in cancelled scopes too: close, kill, unlock. */
 at_task *at_op_new_always(lua_State *L, at_runtime *rt);

@@ -45,10 +45,11 @@ static lua_Integer select_chunk(at_runtime *rt, int slot) {
 
 /* Adds a chunk of free slots. It is complete before it is linked: an error leaves all as it was. */
 static void grow_anchors(lua_State *L, at_runtime *rt) {
-  int first = rt->slots + 1, i;
+  int first, i;
   luaL_checkstack(L, 4, "anchors");
   at_fixed_push(L, rt, AT_A_ANCHORS);
-  lua_createtable(L, AT_CHUNK, 0);
+  lua_createtable(L, AT_CHUNK, 0); /* may run a finalizer that comes by here: slots are counted afterwards */
+  first = rt->slots + 1;
   for (i = 0; i < AT_CHUNK; i++) {
     lua_pushinteger(L, i + 1 < AT_CHUNK ? first + i + 1 : rt->free_slot);
     lua_rawseti(L, -2, i + 1);

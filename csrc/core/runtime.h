@@ -28,6 +28,7 @@ typedef struct at_closable {
 typedef struct at_deferred {
   struct at_deferred *next;
   unsigned char queued;
+  unsigned char retry; /* run may raise for memory: it is run again then */
   void (*run)(lua_State *L, at_runtime *rt, struct at_deferred *d); /* [-0, +0, m] protected */
 } at_deferred;
 
@@ -60,6 +61,7 @@ struct at_runtime {
   at_coro *handoff;     /* a child that the resumer has to start (deep spawns) */
   int loading;          /* number + 1 of a coroutine that is being loaded: a failed start left it */
   lua_State *loaded;    /* that coroutine */
+  at_coro *loaded_task; /* its task at the top of it, while that may own an ext record; else NULL */
   int body;             /* what a body returned: enum at_body */
   int nest;             /* nested starts on the C stack */
   int budget;           /* settled awaits left in this turn */
@@ -77,6 +79,7 @@ struct at_runtime {
   void (*stalled)(at_runtime *rt); /* par: called before it blocks with external sources; or NULL */
   at_task *turn;        /* what yield() returned in this turn, or NULL */
   at_deferred *deferred; /* newest first */
+  at_deferred *deferring; /* the one that runs, if it wants to run again should it raise */
   at_op *done_head, *done_tail; /* operations whose C side has ended */
   at_op *settling; /* the operation whose result is being converted */
   at_waiter *notify_head, *notify_tail; /* waiters of tasks that settled, not yet told */
@@ -137,7 +140,7 @@ enum {
   AT_SLOT_LAST
 };
 #define AT_CHUNK 256 /* slots in a chunk of the anchor table */
-enum { AT_A_ANCHORS = 1, AT_A_CHUNK, AT_A_TASK_MT, AT_A_BODY, AT_A_AWAIT, AT_A_FLAT, AT_A_LAST };
+enum { AT_A_ANCHORS = 1, AT_A_CHUNK, AT_A_TASK_MT, AT_A_BODY, AT_A_CLOSED, AT_A_AWAIT, AT_A_FLAT, AT_A_LAST };
 
 /* The runtime of the C function that runs (its first upvalue). */
 #define at_rt(L) ((at_runtime *)lua_touserdata(L, lua_upvalueindex(1)))

@@ -54,6 +54,7 @@ void at_sched_defer(at_runtime *rt, at_deferred *d) {
 
 void at_sched_undefer(at_runtime *rt, at_deferred *d) {
   at_deferred **link = &rt->deferred;
+  if (rt->deferring == d) rt->deferring = NULL;
   if (!d->queued) return;
   while (*link != d) link = &(*link)->next;
   *link = d->next;
@@ -168,8 +169,7 @@ static void finish(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co, i
 /* The coroutine ended with an error of lua_resume. */
 static void died(at_runtime *rt, lua_State *from, at_coro *c, lua_State *co) {
   if (c->task.flags & AT_F_WAITING) at_task_unwait_coro(rt, c);
-  if (lua_gettop(co) == 0)
-    lua_pushliteral(co, "the coroutine of the task was closed by somebody else");
+  if (lua_gettop(co) == 0) at_fixed_push(co, rt, AT_A_CLOSED); /* nothing may be raised in co */
   rt->body = AT_BODY_DIED;
   finish(rt, from, c, co, 1);
 }
@@ -246,7 +246,9 @@ static void begin_turn(lua_State *L, at_runtime *rt) {
   while (rt->deferred != NULL) {
     at_deferred *d = rt->deferred;
     at_sched_undefer(rt, d);
+    rt->deferring = d->retry ? d : NULL;
     d->run(L, rt, d);
+    rt->deferring = NULL;
   }
   if (rt->turn != NULL) {
     at_task *t = rt->turn;
@@ -312,6 +314,11 @@ static void enter(at_runtime *rt, int once) {
     rt->nest = nest;
     rt->notifying = 0;
     at_op_drain_failed(L, rt, rt->draining > 1);
+    if (rt->deferring != NULL) { /* is done again, after a breath: there may be memory then */
+      at_sched_defer(rt, rt->deferring);
+      rt->deferring = NULL;
+      uv_sleep(1);
+    }
     lua_settop(L, top);
   }
   rt->draining = 0;
@@ -341,19 +348,33 @@ void at_sched_prepare(uv_prepare_t *handle) {
 
 enum { START_QUEUED = 1, START_HELD = 2 };
 
-/* A coroutine that holds handler, function and arguments, but no task: its allocation failed. */
+/* A coroutine that holds handler, function and arguments, but no task that lives: an allocation failed. */
 static void reclaim(at_runtime *rt) {
   int number = rt->loading - 1;
   lua_State *co = rt->loaded;
+  if (rt->loaded_task != NULL) at_ext_release(rt, rt->loaded_task);
+  rt->loaded_task = NULL;
   rt->loading = 0;
   lua_settop(co, 1);
   at_copool_put(rt, number, co, 1);
 }
 
+/* A new task, at L's top, gets the task-local values around it. Should that raise, reclaim() finds on co what
+** it was given. [-0, +0, m] */
+static void inherit(lua_State *L, at_runtime *rt, at_coro *c) {
+  at_coro *outer = rt->loaded_task;
+  lua_pushvalue(L, -1);
+  lua_xmove(L, c->co, 1);
+  rt->loaded_task = c;
+  at_locals_inherit(L, rt, c);
+  rt->loaded_task = outer;
+  lua_pop(c->co, 1);
+}
+
 /* Moves handler, function and arguments to a coroutine, makes the task, starts it.
 ** stack: f args... -> task. `ring`: of its owner, or NULL; `mt`: index of the Task metatable, or 0. */
 static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int how, int mt) {
-  lua_State *co;
+  lua_State *co, *outer_loaded;
   at_coro *c;
   int number, outer = rt->loading;
   if (rt->closing) luaL_error(L, "asynctask: the state is closing");
@@ -369,6 +390,7 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int h
   lua_pushvalue(co, 1);
   lua_pushcfunction(co, at_fault_handler);
   lua_xmove(L, co, n + 1);
+  outer_loaded = rt->loaded;
   rt->loading = number + 1;
   rt->loaded = co;
   c = lua_newuserdatauv(L, sizeof *c, 1);
@@ -380,9 +402,10 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int h
   lua_setmetatable(L, -2);
   c->task.index = number;
   c->co = co;
-  if (ring != NULL && at_ring_add_coro(rt, ring, c) < 0) luaL_error(L, "not enough memory");
-  if (rt->current->ext != NULL && rt->current->ext->locals != 0) at_locals_inherit(L, rt, c);
+  if (rt->current->ext != NULL && rt->current->ext->locals != 0) inherit(L, rt, c);
+  if (ring != NULL && at_ring_add_coro(rt, ring, c) < 0) luaL_error(L, "not enough memory"); /* no ext then */
   rt->loading = outer;
+  rt->loaded = outer_loaded;
   rt->cells[number].ref = (uintptr_t)c | 1;
   rt->cells[number].since = (uint32_t)(rt->virtual_clock ? rt->now / 1000000 : uv_now(rt->loop));
   if (how == 0 && rt->nest < AT_NEST_LIMIT) {
@@ -477,8 +500,8 @@ static int l_async(lua_State *L) {
 /* yield() -> Task that settles at the next turn; all who ask in one turn get the same */
 static int l_yield(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  if (rt->turn == NULL) {
-    at_task *t = at_task_new(L, rt, AT_TURN, 0);
+  at_task *t = rt->turn == NULL ? at_task_new(L, rt, AT_TURN, 0) : NULL;
+  if (rt->turn == NULL) { /* still: no finalizer that ran meanwhile has asked */
     t->flags |= AT_F_SHARED;
     lua_pushvalue(L, -1);
     at_anchor_set(L, rt, AT_SLOT_TURN);
@@ -546,5 +569,7 @@ void at_sched_open(lua_State *L, at_runtime *rt) {
   at_runtime_setfuncs(L, rt, body);
   lua_getfield(L, -1, "body");
   lua_xmove(L, rt->A, 1); /* AT_A_BODY */
+  lua_pushliteral(L, "the coroutine of the task was closed by somebody else");
+  lua_xmove(L, rt->A, 1); /* AT_A_CLOSED */
   lua_pop(L, 1);
 }

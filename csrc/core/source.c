@@ -112,15 +112,31 @@ static int l_source_index(lua_State *L) {
   return 1;
 }
 
-/* Collected unsettled: the task faults with EABANDONED. */
+/* stack: task runtime */
+static int l_abandon(lua_State *L) {
+  at_error_push(L, "EABANDONED", "the completion source was collected before it settled its task",
+                NULL);
+  (void)at_task_fault(L, lua_touserdata(L, 2), 1);
+  return 0;
+}
+
+/* Collected unsettled: the task faults with EABANDONED; without memory for that, with that. */
 static int l_source_gc(lua_State *L) {
   at_runtime *rt = at_rt(L);
   source *s = lua_touserdata(L, 1);
   if (rt->closing || s->task == NULL || at_task_settled(s->task)) return 0;
+  lua_pushcfunction(L, l_abandon);
   lua_getiuservalue(L, 1, 1);
-  at_error_push(L, "EABANDONED", "the completion source was collected before it settled its task",
-                NULL);
-  (void)at_task_fault(L, rt, 2);
+  lua_pushlightuserdata(L, rt);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) { /* stack: source message */
+    lua_getiuservalue(L, 1, 1);
+    lua_insert(L, 2);
+    if (!at_task_settled(s->task)) {
+      lua_setiuservalue(L, 2, 1);
+      at_task_settle(rt, s->task, AT_FAULTED);
+    }
+  }
+  lua_settop(L, 1);
   forget(L, rt, s);
   return 0;
 }

@@ -13,6 +13,7 @@
 #include "core/sched.h"
 
 #define ARITY 4
+#define RETRY_NS 10000000 /* a deadline for which there was no memory */
 
 uint64_t at_timer_now(at_runtime *rt) {
   if (!rt->virtual_clock) rt->now = uv_hrtime();
@@ -95,10 +96,13 @@ void at_timer_fire(lua_State *L, at_runtime *rt, int refresh) {
   while (at_timer_due(rt)) {
     at_task *t = rt->heap[0].task;
     at_timer_remove(rt, t);
-    if (t->kind == AT_DEADLINE) {
-      at_scope_expire(L, rt, t);
-    } else if (t->kind == AT_SOURCE_DEADLINE) {
-      at_cancellation_expire(L, rt, t);
+    if (t->kind == AT_DEADLINE || t->kind == AT_SOURCE_DEADLINE) {
+      (void)at_timer_add(rt, t, rt->now + RETRY_NS); /* has room; for the case that this raises */
+      if (t->kind == AT_DEADLINE)
+        at_scope_expire(L, rt, t);
+      else
+        at_cancellation_expire(L, rt, t);
+      at_timer_remove(rt, t);
     } else {
       int slot = at_leaf_of(t)->u.slot;
       at_task_settle(rt, t, AT_SUCCEEDED);

@@ -49,27 +49,41 @@ static void activate(lua_State *L, int self) {
   lua_rawset(L, -3);
 }
 
-/* [-0, +0, m] takes the first waiter out and settles its Task with its value. */
-static void deliver(lua_State *L, waiting *w) {
+/* [-0, +0, -] the guard at the top holds nothing after all. */
+static void deactivate(lua_State *L) {
+  if (!lua_istable(L, -1)) return;
+  lua_pushliteral(L, "queue");
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+}
+
+/* [-0, +0, m] takes the first waiter out and settles its Task with its value, for `permits`. What may
+** raise, or run a finalizer that comes by here, is done first. */
+static void deliver(lua_State *L, queue *q, lua_Integer permits) {
+  waiting *w = q->head;
   int base = lua_gettop(L), n;
+  const at_task *t;
   luaL_checkstack(L, 8, "grant");
-  remove_waiting(w);
   at_op_push_task(L, &w->op);
+  t = lua_touserdata(L, -1);
   lua_getiuservalue(L, -1, 1);
   lua_rawgeti(L, -1, 1);
   n = lua_rawgeti(L, -2, 2) != LUA_TNIL;
   activate(L, base + 3); /* stack: task list queue value */
-  if (n == 0) lua_pop(L, 1);
-  at_op_succeed(L, &w->op, n);
+  if (at_task_settled(t)) {
+    if (t->state == AT_CANCELLED) deactivate(L);
+  } else {
+    q->permits -= permits;
+    remove_waiting(w);
+    if (n == 0) lua_pop(L, 1);
+    at_op_succeed(L, &w->op, n);
+  }
   lua_settop(L, base);
 }
 
 /* Gives permits to those at the head, as far as they reach. */
 static void grant(lua_State *L, queue *q) {
-  while (q->head != NULL && q->head->wants <= q->permits) {
-    q->permits -= q->head->wants;
-    deliver(L, q->head);
-  }
+  while (q->head != NULL && q->head->wants <= q->permits) deliver(L, q, q->head->wants);
 }
 
 static void grant_deferred(lua_State *L, at_runtime *rt, at_deferred *d) {
@@ -102,10 +116,15 @@ static int l_queue_acquire(lua_State *L) {
     return 1;
   }
   if (q->head == NULL && wants <= q->permits) {
-    q->permits -= wants;
     activate(L, 1);
-    at_task_resolved(L, rt, lua_isnil(L, 2) ? 0 : 1);
-    return 1;
+    if (!lua_isnil(L, 2)) lua_pushvalue(L, 2);
+    at_task_resolved(L, rt, lua_gettop(L) - 2); /* stack: queue guard task */
+    if (q->head == NULL && wants <= q->permits) { /* still: no finalizer that ran meanwhile took them */
+      q->permits -= wants;
+      return 1;
+    }
+    lua_settop(L, 2);
+    deactivate(L);
   }
   t = at_op_new(L, rt);
   lua_createtable(L, 2, 0);
@@ -150,7 +169,7 @@ static int l_queue_release(lua_State *L) {
 static int l_queue_wake_all(lua_State *L) {
   queue *q = check(L);
   lua_Integer n = q->count, i;
-  for (i = 0; i < n && q->head != NULL; i++) deliver(L, q->head); /* a finalizer may have woken some */
+  for (i = 0; i < n && q->head != NULL; i++) deliver(L, q, 0); /* a finalizer may have woken some */
   lua_pushinteger(L, i);
   return 1;
 }
@@ -177,6 +196,7 @@ static int l_waitqueue(lua_State *L) {
   queue *q = lua_newuserdatauv(L, sizeof *q, 0);
   memset(q, 0, sizeof *q);
   q->deferred.run = grant_deferred;
+  q->deferred.retry = 1;
   q->rt = at_rt(L);
   q->permits = permits;
   luaL_setmetatable(L, QUEUE_MT);

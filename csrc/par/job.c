@@ -244,6 +244,7 @@ static int ended_job(lua_State *L, int status, lua_KContext ctx) {
 static int l_job_body(lua_State *L) {
   at_job *job = (at_job *)lua_touserdata(L, 1);
   if (atomic_load(&job->cancelled)) return 0;
+  at_worker_self->lenient = 0;
   lua_pushcfunction(L, at_fault_handler);
   lua_pushcfunction(L, l_job_call);
   lua_pushvalue(L, 1);

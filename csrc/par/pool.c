@@ -74,13 +74,18 @@ static at_worker *pop_idle(at_pool *pool) {
 ** sends the next. So many small jobs do not wake everybody. Under the mutex; NULL: nobody is needed. */
 static at_worker *call_worker(at_pool *pool) {
   at_worker *w = pool->coming ? NULL : pop_idle(pool);
-  if (w != NULL) pool->coming = w->coming = 1;
+  if (w != NULL) {
+    pool->coming = 1;
+    atomic_store(&w->coming, 1);
+  }
   return w;
 }
 
 /* The worker has come to the queue, or will not. Under the mutex. */
 static void arrived(at_worker *w) {
-  if (w->coming) w->pool->coming = w->coming = 0;
+  if (!atomic_load(&w->coming)) return;
+  atomic_store(&w->coming, 0);
+  w->pool->coming = 0;
 }
 
 static void remove_idle(at_pool *pool, at_worker *w) {
@@ -169,6 +174,17 @@ void at_pool_awake(at_worker *w, int busy) {
     arrived(w);
     if (atomic_load(&pool->waiting) > 0) other = call_worker(pool);
   }
+  pthread_mutex_unlock(&pool->mutex);
+  if (other != NULL) at_pool_nudge(other);
+}
+
+void at_pool_busy(at_worker *w) {
+  at_pool *pool = w->pool;
+  at_worker *other = NULL;
+  if (!atomic_load_explicit(&w->coming, memory_order_relaxed)) return;
+  pthread_mutex_lock(&pool->mutex);
+  arrived(w);
+  if (atomic_load(&pool->waiting) > 0) other = call_worker(pool);
   pthread_mutex_unlock(&pool->mutex);
   if (other != NULL) at_pool_nudge(other);
 }
@@ -477,14 +493,5 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
   pool->gone.receive = on_gone;
   pool->quiet.receive = on_quiet;
   atomic_init(&pool->holders, 1);
-  return pool;
-}
-
-at_pool *at_pool_single(at_pool *shared) {
-  at_pool *pool = at_pool_new(1, shared->opener, shared->path, shared->cpath);
-  if (pool == NULL) return NULL;
-  pool->shared = shared;
-  pool->fresh = shared->fresh;
-  pool->memory = shared->memory;
   return pool;
 }

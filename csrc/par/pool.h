@@ -70,7 +70,7 @@ struct at_worker {
   at_joblist nested;    /* guarded by pool->mutex: jobs that its jobs have started; it takes the
                         ** latest, others the oldest */
   unsigned char asleep; /* guarded by pool->mutex: in the list of idle workers */
-  unsigned char coming; /* guarded by pool->mutex: was woken for a job and has not looked yet */
+  atomic_int coming;    /* written under pool->mutex: was woken for a job and has not looked yet */
   unsigned char exited; /* guarded by pool->mutex */
   /* the worker's own */
   unsigned char registered; /* has announced that it is idle */
@@ -216,6 +216,8 @@ int at_pool_stuck(at_pool *pool, int *jobs, unsigned *activity, int *leaves);
 void at_pool_break(at_pool *pool, int leaves);
 /* The worker runs again; `busy`: it has other things to do than to take a job. */
 void at_pool_awake(at_worker *w, int busy);
+/* The worker has other things to do than to take a job for which it was woken. */
+void at_pool_busy(at_worker *w);
 /* The worker's thread ends; `failed`: it never worked. */
 void at_pool_exit(at_worker *w, int failed);
 void at_pool_nudge(at_worker *w);

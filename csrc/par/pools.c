@@ -224,6 +224,15 @@ int at_pool_default_size(void) {
   return size > THREADS_MAX ? THREADS_MAX : (int)size;
 }
 
+at_pool *at_pool_single(at_pool *shared) {
+  at_pool *pool = at_pool_new(1, shared->opener, shared->path, shared->cpath);
+  if (pool == NULL) return NULL;
+  pool->shared = shared;
+  pool->fresh = shared->fresh;
+  pool->memory = shared->memory;
+  return pool;
+}
+
 /* threads() -> threads that the default pool has at most; in a job, its own pool */
 static int l_threads(lua_State *L) {
   const at_par *par = at_par_get(L);

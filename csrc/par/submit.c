@@ -209,6 +209,7 @@ static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_poo
     if (pool->shared != NULL) at_par_discard(pool);
     return;
   }
+  if (pool->shared != NULL) at_ring_remove(at_leaf_of(t)); /* a thread belongs to nobody */
   at_message_move(&job->message, &par->codec->message);
   job->par = par;
   job->pool = pool;
@@ -249,7 +250,6 @@ static int l_thread(lua_State *L) {
   at_par *par = prepare(L, rt, 1);
   at_pool *shared = at_par_pool(L, par), *pool;
   at_task *t = at_op_new_always(L, rt);
-  at_ring_remove((at_leaf *)t);
   lua_pushvalue(L, -1);
   at_unanchor(rt, at_anchor(L, rt)); /* there is a free slot now: nothing raises below */
   pool = at_pool_single(shared);

@@ -128,7 +128,10 @@ static void work(at_worker *w) {
     if (atomic_load_explicit(&w->cancels, memory_order_relaxed)) at_job_tell(w, w->rt->L);
     if (atomic_load_explicit(&w->broken, memory_order_relaxed)) at_job_break(w);
     (void)at_inbox_poll(w->rt);
-    if (at_sched_has_work(w->rt)) at_sched_enter(w->rt);
+    if (at_sched_has_work(w->rt)) {
+      at_pool_busy(w);
+      at_sched_enter(w->rt);
+    }
     job = at_pool_take(w);
     if (job != NULL) {
       at_parcel_sweep(w->rt->L, w);

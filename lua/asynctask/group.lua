@@ -53,21 +53,29 @@ function Group:wait()
   return core.start(wait, self)
 end
 
+-- Says whether there was something to wait for. Runs shielded: in the group's own scope, which may be
+-- cancelled, nothing would begin.
+local function wait_out(self, failed)
+  if failed then
+    self:cancel("the body of the group failed")
+  end
+  local idle = self:idle()
+  local waited = not idle:done()
+  await(idle)
+  return waited
+end
+
 -- Waits for the members, whatever is aimed at the scope around; it reaches them, and is raised when they
 -- have ended if it came while there was something to wait for.
 function core.Group.__close(self, err)
-  if err ~= nil then
-    self:cancel("the body of the group failed")
-  elseif self:orphaned() then
+  if err == nil and self:orphaned() then
     return self:cancel("the state closes")
   end
-  local waited = false
-  core.shield(function() -- in the group's own scope, which may be cancelled, nothing would begin
-    local idle = self:idle()
-    waited = not idle:done()
-    await(idle)
-  end)
+  local ok, waited = pcall(core.shield, wait_out, self, err ~= nil)
   local interrupted = self:leave(err)
+  if not ok then -- a deadlock, no memory, an interrupt: the scope is left all the same
+    error(waited, 0)
+  end
   local failed = self:fault()
   self:errors() -- whoever leaves has seen them all
   self:release()

@@ -1327,7 +1327,17 @@ local Pool = {}
 ---@return asynctask.Task<T> results copied back
 function Pool:run(f, ...) end
 
----@return { name?: string, threads: integer, started: integer, idle: integer, queued: integer, running: integer, completed: integer, closed: boolean }
+---@class asynctask.Pool.stats
+---@field name? string
+---@field threads integer at most
+---@field started integer
+---@field idle integer
+---@field queued integer
+---@field running integer
+---@field completed integer
+---@field closed boolean
+
+---@return asynctask.Pool.stats
 function Pool:stats() end
 
 ---Takes no jobs any more; its threads end when the last job has ended.
