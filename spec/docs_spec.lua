@@ -65,6 +65,9 @@ for _, name in ipairs(pages()) do
       local it_runs = runaway and pending or it
       it_runs(("has a sample in line %d that does what it says"):format(block.line), function()
         local output, code = run(block)
+        if code ~= 0 and output:find("(ENODEV)", 1, true) then
+          pending("no terminals can be made here (/dev/pts is not mounted)")
+        end
         assert.are.equal(0, code, output)
         assert.are.equal(block.prints or "", output)
       end)

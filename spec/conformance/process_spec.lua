@@ -22,6 +22,10 @@ end, { one_way = true })
 
 -- Only this side: a master that closes hangs up, and what it wrote last is discarded by the system.
 streams(_ENV, "terminal, the program's side", function()
-  local master, slave = await(tty.pair { raw = true })
+  local master, slave = task.try(tty.pair { raw = true })
+  if not master and slave.code == "ENODEV" then
+    pending("no terminals can be made here (/dev/pts is not mounted)")
+  end
+  assert(master, slave)
   return slave, master
 end, { no_shutdown = true, text = true })

@@ -186,7 +186,10 @@ describe("names", function()
   end)
 
   it("are found for addresses", function()
-    local name, service = await(net.lookup("127.0.0.1", 1))
+    local name, service = try(net.lookup("127.0.0.1", 1))
+    if not name and service.code == "EAI_NONAME" and not io.open("/etc/hosts") then
+      pending("nothing knows a name for 127.0.0.1 here (no /etc/hosts)")
+    end
     assert.are.equal("string", type(name))
     assert.is_true(#name > 0 and #service > 0)
     assert.is_false((pcall(net.lookup, "localhost")))

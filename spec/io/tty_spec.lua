@@ -9,6 +9,16 @@ local child = require "spec.support.child"
 
 local await, try = task.await, task.try
 
+-- A terminal of our own, where the system has any.
+local function pair(opts)
+  local master, slave, name = try(tty.pair(opts))
+  if not master and slave.code == "ENODEV" then
+    pending("no terminals can be made here (/dev/pts is not mounted)")
+  end
+  assert(master, slave)
+  return master, slave, name
+end
+
 -- The environment in which a Lua program finds this build.
 local function environment()
   local env = process.environ()
@@ -33,7 +43,7 @@ end
 
 -- Runs it on a terminal: our side and the process.
 local function on_terminal(text, opts)
-  local master, slave = await(tty.pair(opts))
+  local master, slave = pair(opts)
   local proc = program(text, { stdin = slave, stdout = slave, stderr = slave })
   return master, proc, slave
 end
@@ -188,7 +198,7 @@ describe("tty.stdin and tty.stdout", function()
     local proc <close> = program(flags, {})
     await(proc.stdin:write("x\n"))
     assert.are.equal(expected, await(proc.stderr:read("a")))
-    local master, slave = await(tty.pair())
+    local master, slave = pair()
     local other <close> = program(flags, { stdin = slave, stdout = slave })
     await(slave:close())
     await(master:write("x\n"))
@@ -205,7 +215,7 @@ end)
 
 describe("tty.size", function()
   it("gives columns and rows", function()
-    local master, slave = await(tty.pair { columns = 91, rows = 17 })
+    local master, slave = pair { columns = 91, rows = 17 }
     assert.are.same({ 91, 17 }, { tty.size(slave) })
     assert.are.same({ 91, 17 }, { tty.size(master) })
     local proc = program("print(tty.size())", { stdout = slave })
@@ -235,7 +245,7 @@ describe("tty.raw", function()
   -- Whether the terminal is raw while a program runs that says "raw" and reads a key, and afterwards;
   -- what it wrote then.
   local function observe(text)
-    local master, slave = await(tty.pair())
+    local master, slave = pair()
     assert.is_nil(stty(slave):find("-icanon", 1, true))
     local proc = program(text, { stdin = slave, stdout = slave, stderr = slave })
     assert.are.equal("raw", await(master:read()))
@@ -280,7 +290,7 @@ describe("tty.raw", function()
   end
 
   it("holds while one of several guards does", function()
-    local master, slave = await(tty.pair())
+    local master, slave = pair()
     local one = assert(tty.raw(true, slave))
     local two = assert(tty.raw(true, slave))
     one:close()
