@@ -3,14 +3,14 @@
 
 local child = require "spec.support.child"
 
-local flags = {
-  asan = "-fsanitize=address,undefined -fno-sanitize-recover=all",
-  tsan = "-fsanitize=thread",
-}
+local flags = { asan = "-fsanitize=address,undefined -fno-sanitize-recover=all" }
 
 describe("memory that runs out", function()
   it("S18: an error says so, nothing crashes, and the state goes on as before", function()
     local sanitizer = child.sanitizer()
+    if sanitizer == "tsan" then
+      pending("a host without preload.c: ThreadSanitizer keeps a record for every error raised, until memory is gone")
+    end
     local directory = os.tmpname()
     os.remove(directory)
     finally(function() child.shell("rm -rf " .. child.quote(directory)) end)
