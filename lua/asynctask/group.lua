@@ -123,7 +123,7 @@ function M.group(opts)
 end
 
 -- S25 for functions that are called from Lua.
-local function flat(...)
+function M.flat(...)
   if select("#", ...) == 1 and core.is_task((...)) then
     return await((...))
   end
@@ -132,7 +132,7 @@ end
 
 local function body(f, group)
   local g <close> = group
-  return flat(f(g))
+  return M.flat(f(g))
 end
 
 ---Runs `f(g)` with a group that is left when it returns.

@@ -152,13 +152,7 @@ end
 
 -- ---- map, for_each ---------------------------------------------------------------------------
 
--- S25 for functions that are called from Lua.
-local function flat(...)
-  if select("#", ...) == 1 and is_task((...)) then
-    return await((...))
-  end
-  return ...
-end
+local flat = group.flat -- S25 for functions that are called from Lua
 
 -- Runs `visit` on what `pull` gives, up to `limit` calls at once, each a task owned by the one that
 -- runs here; pulls no more than it runs. The first fault, of a call or of `pull`, stops pulling, cancels

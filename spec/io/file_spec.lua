@@ -2,37 +2,14 @@
 local task = require "asynctask"
 local fs = require "asynctask.fs"
 local child = require "spec.support.child"
+local sandbox = require "spec.support.sandbox"
 
 local await, try = task.await, task.try
 
 describe("file", function()
-  local dir
-
-  before_each(function()
-    dir = await(fs.mkdtemp())
-  end)
-
-  after_each(function()
-    await(fs.remove(dir, { recursive = true }))
-  end)
-
-  local function path(name)
-    return dir .. "/" .. (name or "file")
-  end
-
-  local function put(text, name)
-    local f = assert(io.open(path(name), "wb"))
-    assert(f:write(text))
-    assert(f:close())
-    return path(name)
-  end
-
-  local function get(name)
-    local f = assert(io.open(path(name), "rb"))
-    local text = f:read("a")
-    f:close()
-    return text
-  end
+  local path, put, get, before, after = sandbox.new()
+  before_each(before)
+  after_each(after)
 
   -- The same reads through io and through us.
   local function agree(text, ...)
