@@ -86,6 +86,36 @@ SOURCES := $(sort $(wildcard csrc/*/*.c))
 OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 CONFIG  := $(BUILD)/config
 
+# Modules on other people's libraries, one shared object for each folder of csrc/ext. Each is built where
+# its library is found; `make` says which are left out. They use asynctask.h and nothing else of ours.
+# $(call probe,pkg-config's names,header,-l flags): flags of the library, headers | libraries, or nothing.
+EXT_NAMES := curl http1 openssl wslay
+HASH      := \#
+probe = $(shell for p in $(1); do if $(PKG_CONFIG) --exists $$p 2>/dev/null; then \
+          echo "$$($(PKG_CONFIG) --cflags $$p) | $$($(PKG_CONFIG) --libs $$p)"; exit; fi; done; \
+          echo '$(HASH)include <$(2)>' | $(CC) $(CFLAGS) -fsyntax-only -x c - >/dev/null 2>&1 && echo '| $(3)')
+ifeq ($(origin EXT_curl),undefined)
+EXT_curl    := $(call probe,libcurl,curl/curl.h,-lcurl)
+endif
+ifeq ($(origin EXT_http1),undefined)
+EXT_http1   := $(call probe,libllhttp llhttp,llhttp.h,-lllhttp)
+ifneq ($(EXT_http1),)
+EXT_http1   := -DAT_LLHTTP $(EXT_http1)
+else
+EXT_http1   := $(call probe,http_parser,http_parser.h,-lhttp_parser)
+endif
+endif
+ifeq ($(origin EXT_openssl),undefined)
+EXT_openssl := $(call probe,openssl,openssl/ssl.h,-lssl -lcrypto)
+endif
+ifeq ($(origin EXT_wslay),undefined)
+EXT_wslay   := $(call probe,libwslay,wslay/wslay.h,-lwslay)
+endif
+EXT_LEFT := $(strip $(foreach e,$(EXT_NAMES),$(if $(EXT_$(e)),,$(e))))
+EXTS     := $(foreach e,$(EXT_NAMES),$(if $(and $(EXT_$(e)),$(wildcard csrc/ext/$(e)/*.c)),$(e)))
+EXT_SOS  := $(EXTS:%=$(BUILD)/asynctask/%.so)
+EXT_OBJS := $(foreach e,$(EXTS),$(patsubst csrc/%.c,$(BUILD)/obj/%.o,$(wildcard csrc/ext/$(e)/*.c)))
+
 HERE    := $(CURDIR)
 OUT     := $(abspath $(BUILD))
 # A suite that hangs ends after LIMIT seconds.
@@ -119,7 +149,7 @@ need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(CORE) $(ARCHIVE) ## build the module into BUILD (build/)
+all: $(CORE) $(ARCHIVE) $(EXT_SOS) ## build the modules into BUILD (build/)
 
 $(CORE): $(OBJECTS) $(CONFIG)
 	$(call say,LINK,$@)
@@ -135,11 +165,22 @@ $(BUILD)/obj/%.o: csrc/%.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
--include $(OBJECTS:.o=.d)
+# The optional modules: $(BUILD)/asynctask/curl.so from csrc/ext/curl, and so on.
+define ext_rules
+$(BUILD)/asynctask/$(1).so: $$(patsubst csrc/%.c,$(BUILD)/obj/%.o,$$(wildcard csrc/ext/$(1)/*.c)) $(CONFIG)
+	$$(call say,LINK,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$(CC) $(SHARED) -pthread $(SAN_FLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) \
+	  $(shell echo '$(EXT_$(1))' | sed 's/.*|//') $(LIBS)
+$(BUILD)/obj/ext/$(1)/%.o: ALL_CFLAGS += $(shell echo '$(EXT_$(1))' | sed 's/|.*//')
+endef
+$(foreach e,$(EXTS),$(eval $(call ext_rules,$(e))))
+
+-include $(OBJECTS:.o=.d) $(EXT_OBJS:.o=.d)
 
 # What the objects were built with: they are built again when it changes. Looks for the compiler and
 # the headers first.
-CONFIG_TEXT := $(subst ','\'',$(CC) $(ALL_CFLAGS) | $(SHARED) $(LDFLAGS) $(LIBS) | $(SOURCES))
+CONFIG_TEXT := $(subst ','\'',$(CC) $(ALL_CFLAGS) | $(SHARED) $(LDFLAGS) $(LIBS) | $(SOURCES) | $(foreach e,$(EXT_NAMES),$(EXT_$(e))))
 $(CONFIG): FORCE
 	@if printf '%s\n' '$(CONFIG_TEXT)' | cmp -s - $@; then exit 0; fi; \
 	command -v $(firstword $(CC)) >/dev/null 2>&1 || { \
@@ -154,6 +195,7 @@ $(CONFIG): FORCE
 	  $(CC) -fsyntax-only $(LUA_CFLAGS) $(CFLAGS) -x c - >/dev/null 2>&1 || { \
 	  echo "asynctask: the lua.h that was found is not Lua 5.4.3 or a later 5.4: set LUA_CFLAGS or run ./bootstrap" >&2; exit 1; }; \
 	try '#include <uv.h>' || { echo "asynctask: libuv's headers are missing (uv.h): run ./bootstrap" >&2; exit 1; }; \
+	$(if $(EXT_LEFT),echo "asynctask: built without $(EXT_LEFT) (libraries not found; ./bootstrap ext installs them)" >&2;) \
 	printf '%s\n' '$(CONFIG_TEXT)' > $@
 
 FORCE:
@@ -279,7 +321,7 @@ install: all ## install below PREFIX (/usr/local); DESTDIR is put before it
 	  $(INSTALL) -d "$(DESTDIR)$(LUADIR)/$$(dirname $$f)" && \
 	  $(INSTALL) -m 644 lua/$$f "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
 	$(Q)$(INSTALL) -d "$(DESTDIR)$(CMODDIR)/asynctask" "$(DESTDIR)$(INCDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig"
-	$(Q)$(INSTALL) -m 755 $(CORE) "$(DESTDIR)$(CMODDIR)/asynctask/core.so"
+	$(Q)$(INSTALL) -m 755 $(CORE) $(EXT_SOS) "$(DESTDIR)$(CMODDIR)/asynctask/"
 	$(Q)$(INSTALL) -m 644 $(ARCHIVE) "$(DESTDIR)$(LIBDIR)/libasynctask.a"
 	$(Q)$(INSTALL) -m 644 csrc/include/asynctask.h "$(DESTDIR)$(INCDIR)/asynctask.h"
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' 'libdir=$${prefix}/lib' \
@@ -296,7 +338,7 @@ uninstall: ## remove what install put there
 
 clean: ## remove what was built, LuaRocks' leftovers in the tree included
 	$(Q)rm -rf $(BUILD)
-	$(Q)rm -f asynctask/core.so csrc/*/*.o && rmdir asynctask 2>/dev/null || true
+	$(Q)rm -f csrc/*/*.o csrc/ext/*/*.o asynctask/*.so && rmdir asynctask 2>/dev/null || true
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12

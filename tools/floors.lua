@@ -1,6 +1,6 @@
 -- Checks the house of DESIGN section 4 in csrc/, for `make lint`:
 --   includes go down only (host -> par, io -> core -> base; io and par never into each other), and
---   are written from csrc;
+--   are written from csrc; each module of csrc/ext sees the public header and its own folder only;
 --   lua_resume, lua_yield and lua_sethook are called only in the files that may;
 --   every C file says at its top, in 2 to 12 lines, what it is (a header in as many as it needs);
 --   every Lua file of the library begins with a comment.
@@ -114,16 +114,18 @@ local function check_header(name, text)
 end
 
 local function check_includes(name, floor, text)
+  local allowed = FLOORS[floor] or { floor, "include" }
   for number, line in ipairs(lines_of(text)) do
     local target = line:match('^%s*#%s*include%s*"([^"]*)"')
     if target then
       local to = target:match("^(%l+)/")
+      if to == "ext" then to = target:match("^(ext/%w+)/") end
       if target == "asynctask.h" then to = "include" end
-      if not to or not FLOORS[to] then
+      if not to or not FLOORS[to] and to ~= floor then
         offence(name, number, ("include of %q: write it from csrc, as in \"core/op.h\""):format(target))
-      elseif not contains(FLOORS[floor], to) then
+      elseif not contains(allowed, to) then
         offence(name, number, ("floor %s includes %s: it may include %s only"):format(floor, target,
-          table.concat(FLOORS[floor], ", ")))
+          table.concat(allowed, ", ")))
       end
     end
   end
@@ -143,10 +145,10 @@ local function check_doors(name, text)
 end
 
 for _, name in ipairs(files_of("csrc", { "%.c$", "%.h$" })) do
-  local floor = name:match("^csrc/(%w+)/[^/]+$")
+  local floor = name:match("^csrc/(%w+)/[^/]+$") or name:match("^csrc/(ext/%w+)/[^/]+$")
   local text = read(name)
-  if not floor or not FLOORS[floor] then
-    offence(name, 1, "is on no floor: csrc has base, core, io, par, host and include")
+  if not floor or not FLOORS[floor] and not floor:find("^ext/") then
+    offence(name, 1, "is on no floor: csrc has base, core, io, par, host, include and ext/<library>")
   else
     check_includes(name, floor, text)
   end
