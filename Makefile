@@ -5,7 +5,7 @@
 #     make BUILD=/tmp/mine test
 # No target installs a package; when something is missing, it says so and names ./bootstrap.
 
-VERSION := 0.1.0
+VERSION := 0.2.0
 BUILD   := build
 PREFIX  := /usr/local
 DESTDIR :=

@@ -41,7 +41,7 @@ local task = {
   run = core.par and core.par.run,
   thread = core.par and core.par.thread,
   pool = core.par and core.par.pool,
-  _VERSION = "asynctask 0.1.0",
+  _VERSION = "asynctask 0.2.0",
 }
 
 -- ---- argument checks -------------------------------------------------------------------------
