@@ -145,7 +145,7 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-files bench-parallel bench-echo soak-net clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard bench-files bench-parallel bench-echo soak-net clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -216,9 +216,26 @@ demo: all ## run the tour; DIR= chooses the directory that it reads
 	$(call need,$(LUA),Lua 5.4,demo)
 	$(Q)$(RUN) $(LUA) examples/tour.lua $(DIR)
 
-bench: all ## measure beside plain coroutines (and luv, cqueues where installed)
+bench: all ## run all benchmarks beside the peers that are installed; table, JSON and plot in BUILD/bench
 	$(call need,$(LUA),Lua 5.4,bench)
-	$(Q)$(RUN) $(LUA) bench/core.lua $(ARGS)
+	$(Q)$(RUN) $(LUA) bench/run.lua $(OUT)/bench $(ARGS)
+
+bench-quick: all ## the same in two minutes: fewer rounds, smaller files
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)ASYNCTASK_BENCH_QUICK=1; export ASYNCTASK_BENCH_QUICK; $(RUN) $(LUA) bench/run.lua $(OUT)/bench $(ARGS)
+
+bench-kernel: all ## measure tasks and timers beside plain coroutines, luv, cqueues, node, Go, asyncio; ARGS= chooses
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/kernel.lua $(ARGS)
+
+bench-growth: all ## measure how costs grow, up to a million tasks; fails beyond n log n; ARGS= chooses (pattern)
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/growth.lua $(ARGS)
+
+guard: all ## count the instructions of the hottest paths (callgrind) beside the committed figures
+	$(call need,$(LUA),Lua 5.4,guard)
+	$(call need,$(VALGRIND),valgrind,guard)
+	$(Q)$(RUN) $(LUA) bench/guard.lua $(ARGS)
 
 bench-files: all ## measure files beside io, luv, node and C; ARGS= chooses (pattern scale)
 	$(call need,$(LUA),Lua 5.4,bench)

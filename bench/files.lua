@@ -2,62 +2,32 @@
 -- bench-files`; a pattern chooses measurements by name (small, lines, pieces, copy, walk), a scale below 1 makes all
 -- of it smaller. About three minutes and 1.5 GB in TMPDIR (/tmp), which are given back.
 --
--- The contestants of one measurement take turns (A B C, A B C, ...); ours is set beside each by the median of the
--- ratios of the rounds. Wall-clock time, measured inside each program; the cache is warm.
+-- Wall-clock time, measured inside each program; the cache is warm.
 
 local task = require "asynctask"
 local core = require "asynctask.core"
 local fs = require "asynctask.fs"
 
+local HERE = arg[0]:match("^(.*)/[^/]*$") or "."
+package.path = HERE .. "/?.lua;" .. package.path
+local report = require "support.report"
+
 local await = task.await
+local quote, runs, say = report.quote, report.succeeds, report.say
 
 local found_luv, uv = pcall(require, "luv")
 local found_lfs, lfs = pcall(require, "lfs")
 
-local SCALE = tonumber(arg[2]) or 1
+local SCALE = tonumber(arg[2]) or report.quick and 0.2 or 1
 local SMALL = math.floor(10000 * SCALE)
 local LARGE = math.floor(512 * SCALE) -- MB
 local DIRECTORIES = math.floor(1000 * SCALE) -- of 99 files: with themselves 100,000 entries
-local ROUNDS, LARGE_ROUNDS = 7, 3
-local HERE = arg[0]:match("^(.*)/[^/]*$") or "."
+local ROUNDS, LARGE_ROUNDS = report.quick and 3 or 7, report.quick and 2 or 3
 local NODE = "node " .. HERE .. "/files/files.js"
 
 local dir -- everything is made in it
 
 -- ---- measuring -------------------------------------------------------------------------------
-
-local function quote(s)
-  return "'" .. s:gsub("'", "'\\''") .. "'"
-end
-
-local function runs(command)
-  return (os.execute(command .. " >/dev/null 2>&1")) == true
-end
-
-local function sorted(list)
-  local copy = table.move(list, 1, #list, 1, {})
-  table.sort(copy)
-  return copy
-end
-
-local function median(list)
-  local s = sorted(list)
-  local middle = (#s + 1) // 2
-  return #s % 2 == 1 and s[middle] or (s[middle] + s[middle + 1]) / 2
-end
-
-local function ratio(a, b)
-  local ratios = {}
-  for i = 1, #a do
-    ratios[i] = a[i] / b[i]
-  end
-  return median(ratios)
-end
-
-local function say(format, ...)
-  io.write(format:format(...), "\n")
-  io.flush()
-end
 
 -- A program that prints its seconds and what it has seen.
 local function program(command, ...)
@@ -105,18 +75,11 @@ local function compare(title, unit, factor, per, rounds, contestants)
       values[i][round] = seconds / per * factor
     end
   end
-  say("\n%s (%s)", title, unit)
+  local rows = {}
   for i, c in ipairs(present) do
-    local s = sorted(values[i])
-    local line = ("  %-34s %8.2f   [%8.2f .. %8.2f]"):format(c.name, median(s), s[1], s[#s])
-    if i > 1 then
-      line = line .. ("   ours is %.2f of it"):format(ratio(values[1], values[i]))
-      if c.goal then
-        line = line .. (", goal %.2f"):format(c.goal)
-      end
-    end
-    say("%s", line)
+    rows[i] = { name = c.name, values = values[i], goal = c.goal, digits = 2 }
   end
+  report.add(title, unit, rows)
 end
 
 -- ---- many small files ------------------------------------------------------------------------

@@ -4,18 +4,18 @@
 --     lua5.4 bench/echo/run.lua WORK [seconds [rounds]]
 --
 -- WORK is a directory for what is compiled. Servers are pinned to one core, the load generator to another;
--- all servers run from the start and are measured in turns, since a machine is not the same from one
--- second to the next: a ratio is the median of the ratios of each round. "CPU" is the server's own time for a
--- request, which other programs on the machine disturb least; its ratio is C's to the server's.
+-- all servers run from the start and are measured in turns. "CPU" is the server's own time for a request, which
+-- other programs on the machine disturb least.
 
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 local work = assert(arg[1], "a directory for what is compiled")
-local seconds, rounds = tonumber(arg[2]) or 1, tonumber(arg[3]) or 5
-local CONNECTIONS = { 1, 64, 1000 }
+package.path = here .. "/../?.lua;" .. package.path
+local report = require "support.report"
+local succeeds = report.succeeds
 
-local function succeeds(command)
-  return (os.execute(command .. " >/dev/null 2>&1"))
-end
+local seconds, rounds = tonumber(arg[2]) or report.quick and 0.5 or 1, tonumber(arg[3]) or report.quick and 3 or 5
+local GOALS = { [1] = 0.95, [64] = 0.92, [1000] = 0.95 } -- of C's rate
+local CONNECTIONS = { 1, 64, 1000 }
 
 local function must(command)
   if not os.execute(command) then
@@ -23,7 +23,7 @@ local function must(command)
   end
 end
 
-local lua = arg[-1]
+local lua = report.interpreter()
 local uv = "$(pkg-config --cflags --libs libuv 2>/dev/null || echo -luv)"
 local cores = succeeds("taskset -c 0,1 true")
 local server_core = cores and "taskset -c 0 " or ""
@@ -33,8 +33,8 @@ must(("cc -O2 -o %s/load %s/load.c -lm"):format(work, here))
 must(("cc -O2 -o %s/server %s/server.c %s"):format(work, here, uv))
 
 local servers = {
-  { name = "C (libuv)", command = work .. "/server" },
   { name = "asynctask", command = lua .. " " .. here .. "/server.lua" },
+  { name = "C (libuv)", command = work .. "/server" },
 }
 if succeeds(lua .. " -e 'require \"luv\"'") then
   servers[#servers + 1] = { name = "luv", command = lua .. " " .. here .. "/server_luv.lua" }
@@ -75,19 +75,6 @@ local function load(server, connections)
   }
 end
 
-local function median(list, field)
-  local values = {}
-  for i, v in ipairs(list) do values[i] = field and v[field] or v end
-  table.sort(values)
-  return values[(#values + 1) // 2]
-end
-
-local function ratios(results, base, field)
-  local list = {}
-  for i, r in ipairs(results) do list[i] = r[field] / base[i][field] end
-  return list
-end
-
 local function measure(connections)
   local results = {}
   for _, server in ipairs(servers) do results[server] = {} end
@@ -97,13 +84,21 @@ local function measure(connections)
       results[server][round] = load(server, connections)
     end
   end
-  print(("%d connection%s"):format(connections, connections == 1 and "" or "s"))
-  for _, server in ipairs(servers) do
-    local r = results[server]
-    local c = results[servers[1]]
-    print(("  %-12s %9.0f requests/s %5.2f of C   p50 %8.1f us   p99 %8.1f us   CPU %5.2f us %5.2f of C"):format(
-      server.name, median(r, "rate"), median(ratios(r, c, "rate")), median(r, "middle"), median(r, "p99"),
-      median(r, "cost"), median(ratios(c, r, "cost"))))
+  local what = ("echo, %d connection%s: "):format(connections, connections == 1 and "" or "s")
+  for _, field in ipairs {
+    { "rate", "requests/s", "rate", true }, { "p99", "us", "99th percentile" },
+    { "cost", "us a request", "CPU of the server", digits = 2 },
+  } do
+    local rows = {}
+    for i, server in ipairs(servers) do
+      local values = {}
+      for round, r in ipairs(results[server]) do
+        values[round] = r[field[1]]
+      end
+      rows[i] = { name = server.name, values = values, digits = field.digits or 0,
+        goal = field[1] == "rate" and i == 2 and GOALS[connections] or nil }
+    end
+    report.add(what .. field[3], field[2], rows, field[4])
   end
 end
 
