@@ -27,6 +27,8 @@ typedef struct face {
 
 enum { UV_NAME = 1 };
 
+static const char submitting_key = 's'; /* in the registry: the face whose job is being copied */
+
 static face *check(lua_State *L) {
   return (face *)luaL_checkudata(L, 1, POOL_MT);
 }
@@ -139,8 +141,13 @@ static int l_pool_run(lua_State *L) {
   at_runtime *rt = at_rt(L);
   face *f = check(L);
   if (f->pool == NULL || f->closing) return luaL_error(L, "the pool is closed");
-  lua_remove(L, 1); /* what keeps the face: its pool is owned by the state, and drained if it goes */
-  return at_job_submit(L, rt, f->pool, NULL, 2);
+  lua_pushvalue(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &submitting_key); /* collected while the job is copied, it drains its pool */
+  lua_remove(L, 1);
+  (void)at_job_submit(L, rt, f->pool, NULL, 2);
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &submitting_key);
+  return 1;
 }
 
 static void set_integer(lua_State *L, const char *field, lua_Integer value) {

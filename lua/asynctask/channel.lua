@@ -3,6 +3,7 @@
 -- receiving while it is empty; first come, first served.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 local iterator = require "asynctask.iterator"
 
 local native = core.channel
@@ -39,8 +40,8 @@ end
 
 local function check_capacity(capacity, name)
   if capacity ~= nil and (math.type(capacity) ~= "integer" or capacity < 0) then
-    error(("bad argument #1 to '%s' (non-negative integer expected, got %s)")
-      :format(name, type(capacity) == "number" and capacity or type(capacity)), 3)
+    check.bad(1, name, ("non-negative integer expected, got %s")
+      :format(type(capacity) == "number" and capacity or check.type_name(capacity)))
   end
 end
 
@@ -54,6 +55,11 @@ function M.shared(capacity)
 end
 
 local overflows = { wait = true, drop_oldest = true, drop_newest = true, error = true }
+local options = {
+  overflow = function(v)
+    return overflows[v], '"wait", "drop_oldest", "drop_newest" or "error"'
+  end,
+}
 
 ---Makes a channel.
 ---@param capacity? integer values that it holds; 0 (default): a send waits for a receive (rendezvous)
@@ -62,20 +68,9 @@ local overflows = { wait = true, drop_oldest = true, drop_newest = true, error =
 ---@return asynctask.Channel
 function M.new(capacity, opts)
   check_capacity(capacity, "new")
-  if opts ~= nil and type(opts) ~= "table" then
-    error(("bad argument #2 to 'new' (table of options expected, got %s)"):format(type(opts)), 2)
-  end
-  for k in pairs(opts or {}) do
-    if k ~= "overflow" then
-      error(("bad argument #2 to 'new' (unknown option '%s')"):format(tostring(k)), 2)
-    end
-  end
-  local overflow = opts and opts.overflow or "wait"
-  if not overflows[overflow] then
-    error(("bad argument #2 to 'new' (option 'overflow': invalid value '%s')"):format(tostring(overflow)), 2)
-  end
+  local overflow = check.options(opts, 2, "new", options).overflow or "wait"
   if overflow == "drop_oldest" and (capacity or 0) == 0 then
-    error("bad argument #2 to 'new' (option 'overflow': 'drop_oldest' needs a capacity)", 2)
+    check.bad(2, "new", "option 'overflow': 'drop_oldest' needs a capacity")
   end
   return native.new(capacity or 0, overflow)
 end

@@ -1,6 +1,7 @@
 -- group.lua - the policy of groups (S13): what leaving one does. Mechanism is in core/group.c.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 
 local await = core.await
 
@@ -10,9 +11,7 @@ local await = core.await
 local Group = core.Group.__index
 
 local function check_job(name, f)
-  if type(f) ~= "function" and type(f) ~= "string" then
-    error(("bad argument #1 to '%s' (function or \"module.function\" expected, got %s)"):format(name, type(f)), 3)
-  end
+  check.expect(type(f) == "function" or type(f) == "string", 1, name, 'function or "module.function"', f)
 end
 
 -- Without a limit a job starts here, so that what cannot be copied is said here; with one it may wait.
@@ -86,30 +85,14 @@ function core.Group.__close(self, err)
   end
 end
 
-local known = { limit = true, on_error = true }
+local options = { limit = check.positive, on_error = check.plain_function }
 
-local function new(level, name, opts)
-  local function bad(message, ...)
-    error(("bad argument #1 to '%s' (%s)"):format(name, message:format(...)), level + 1)
-  end
+local function new(name, opts)
   if opts == nil then
     return core.group()
-  elseif type(opts) ~= "table" then
-    bad("table of options expected, got %s", type(opts))
   end
-  for k in pairs(opts) do
-    if not known[k] then
-      bad("unknown option '%s'", tostring(k))
-    end
-  end
-  local limit, on_error = opts.limit, opts.on_error
-  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
-    bad("option 'limit': positive integer expected, got %s", tostring(limit))
-  end
-  if on_error ~= nil and type(on_error) ~= "function" then
-    bad("option 'on_error': function expected, got %s", type(on_error))
-  end
-  return core.group(limit, on_error)
+  check.options(opts, 1, name, options)
+  return core.group(opts.limit, opts.on_error)
 end
 
 local M = {}
@@ -119,7 +102,7 @@ local M = {}
 ---  `spawn` and `run` that run at once, the rest is queued; on_error: takes faults, the rest goes on
 ---@return asynctask.Group
 function M.group(opts)
-  return new(2, "group", opts)
+  return new("group", opts)
 end
 
 -- S25 for functions that are called from Lua.
@@ -143,10 +126,8 @@ function M.with_group(opts, f)
   if f == nil and type(opts) == "function" then
     opts, f = nil, opts
   end
-  if type(f) ~= "function" then
-    error(("bad argument #%d to 'with_group' (function expected, got %s)"):format(opts == nil and 1 or 2, type(f)), 2)
-  end
-  return body(f, new(2, "with_group", opts))
+  check.expect(type(f) == "function", opts == nil and 1 or 2, "with_group", "function", f)
+  return body(f, new("with_group", opts))
 end
 
 return M

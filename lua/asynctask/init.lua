@@ -2,6 +2,7 @@
 -- and combinations built on it: every, race, map, for_each, timeouts, continuations.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 local group = require "asynctask.group"
 local iterator = require "asynctask.iterator"
 
@@ -46,40 +47,13 @@ local task = {
 
 -- ---- argument checks -------------------------------------------------------------------------
 
-local function type_name(v)
-  local mt = getmetatable(v)
-  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
-end
-
-local function check(ok, arg, name, wanted, v)
-  if not ok then
-    error(("bad argument #%d to '%s' (%s expected, got %s)"):format(arg, name, wanted,
-      v == nil and "nil" or type_name(v)), 3)
-  end
-end
-
-local function callable(v)
-  if type(v) == "function" then
-    return true
-  end
-  local mt = getmetatable(v)
-  return type(mt) == "table" and mt.__call ~= nil
-end
+local expect = check.expect
 
 -- The option `limit`: a positive integer, or nil for no limit.
+local limit_option = { limit = check.positive }
+
 local function limit_of(opts, arg, name)
-  check(opts == nil or type(opts) == "table", arg, name, "table of options", opts)
-  for k in pairs(opts or {}) do
-    if k ~= "limit" then
-      error(("bad argument #%d to '%s' (unknown option '%s')"):format(arg, name, tostring(k)), 3)
-    end
-  end
-  local limit = opts and opts.limit
-  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
-    error(("bad argument #%d to '%s' (option 'limit': positive integer expected, got %s)")
-      :format(arg, name, tostring(limit)), 3)
-  end
-  return limit or math.huge
+  return check.options(opts, arg, name, limit_option).limit or math.huge
 end
 
 -- ---- time ------------------------------------------------------------------------------------
@@ -92,7 +66,7 @@ end
 ---@return nil
 ---@return asynctask.Iterator
 function task.every(seconds)
-  check(type(seconds) == "number" and seconds > 0 and seconds < math.huge, 1, "every",
+  expect(type(seconds) == "number" and seconds > 0 and seconds < math.huge, 1, "every",
     "positive number of seconds", seconds)
   local first, period, count = core.due(0), seconds * 1e9, 0
   local tick = core.async(function()
@@ -129,9 +103,9 @@ function task.race(...)
     tasks = { ... }
   end
   for k, t in pairs(tasks) do
-    check(is_task(t), type(k) == "number" and k or 1, "race", "Task", t)
+    expect(is_task(t), type(k) == "number" and k or 1, "race", "Task", t)
   end
-  check(next(tasks) ~= nil, 1, "race", "at least one Task", nil)
+  expect(next(tasks) ~= nil, 1, "race", "at least one Task", nil)
   return start(run_race, tasks)
 end
 
@@ -238,8 +212,8 @@ end
 ---@param opts? { limit?: integer } calls at once; default: all
 ---@return asynctask.Task task of a list of the calls' first results, in order, with `n`
 function task.map(list, f, opts)
-  check(type(list) == "table", 1, "map", "table", list)
-  check(callable(f), 2, "map", "function", f)
+  expect(type(list) == "table", 1, "map", "table", list)
+  expect(check.callable(f), 2, "map", "function", f)
   local limit = limit_of(opts, 3, "map")
   local results = { n = #list }
   return start(function()
@@ -258,10 +232,10 @@ end
 ---@param opts? { limit?: integer } calls at once; default: all
 ---@return asynctask.Task task of nothing
 function task.for_each(source, f, opts)
-  check(type(source) == "table" or callable(source), 1, "for_each", "table or iterator", source)
-  check(callable(f), 2, "for_each", "function", f)
+  expect(type(source) == "table" or check.callable(source), 1, "for_each", "table or iterator", source)
+  expect(check.callable(f), 2, "for_each", "function", f)
   local limit = limit_of(opts, 3, "for_each")
-  if not callable(source) then
+  if not check.callable(source) then
     return start(function()
       run_limited(list_puller(source), function(i, value)
         return f(value, i)
@@ -296,8 +270,8 @@ end
 ---@param seconds number
 ---@return asynctask.Task
 function Task:timeout(seconds)
-  check(is_task(self), 1, "timeout", "Task", self)
-  check(type(seconds) == "number" and seconds >= 0, 2, "timeout", "number of seconds", seconds)
+  expect(is_task(self), 1, "timeout", "Task", self)
+  expect(type(seconds) == "number" and seconds >= 0, 2, "timeout", "number of seconds", seconds)
   return start(run_timeout, self, seconds, core.owned(self))
 end
 
@@ -310,8 +284,8 @@ end
 ---@param f fun(t: asynctask.Task): ...
 ---@return asynctask.Task task of what `f` returns
 function Task:continue_with(f)
-  check(is_task(self), 1, "continue_with", "Task", self)
-  check(callable(f), 2, "continue_with", "function", f)
+  expect(is_task(self), 1, "continue_with", "Task", self)
+  expect(check.callable(f), 2, "continue_with", "function", f)
   return core.post(continuation, self, f)
 end
 
@@ -324,8 +298,8 @@ end
 ---  is an error or nil; arity: how many results are taken at most
 ---@return asynctask.Task
 function task.from_callback(f, opts)
-  check(callable(f), 1, "from_callback", "function", f)
-  check(opts == nil or type(opts) == "table", 2, "from_callback", "table of options", opts)
+  expect(check.callable(f), 1, "from_callback", "function", f)
+  expect(opts == nil or type(opts) == "table", 2, "from_callback", "table of options", opts)
   local error_first = opts and opts.error_first
   local arity = opts and opts.arity
   local source = core.source()

@@ -2,12 +2,9 @@
 -- turns SIGINT and SIGTERM into its cancellation, and ends with a proper exit code.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 
 local numbers = { SIGINT = 2, SIGTERM = 15 }
-
-local function callable(v)
-  return type(v) == "function" or (getmetatable(v) or {}).__call ~= nil
-end
 
 local function fail(text)
   io.stderr:write(text, "\n")
@@ -101,12 +98,10 @@ end
 ---@return any ...
 return function(_, ...)
   local opts, f, first = {}, (...), 2
-  if type(f) == "table" and not callable(f) then
+  if type(f) == "table" and not check.callable(f) then
     opts, f, first = f, (select(2, ...)), 3
   end
-  if not callable(f) then
-    error(("bad argument #%d to 'main' (function expected, got %s)"):format(first - 1, type(f)), 3)
-  end
+  check.expect(check.callable(f), first - 1, "main", "function", f)
   if core.current() then
     error("task.main inside a task", 3)
   end

@@ -4,6 +4,7 @@
 -- chunks, sized by what an item has cost so far.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 
 local await, start, is_task, par = core.await, core.start, core.is_task, core.par
 
@@ -26,22 +27,7 @@ local PROGRESS_SECONDS = 0.05    -- chunks are no longer when somebody watches
 
 -- ---- arguments -------------------------------------------------------------------------------
 
-local function type_name(v)
-  local mt = getmetatable(v)
-  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
-end
-
-local function check(ok, arg, name, wanted, v)
-  if not ok then
-    error(("bad argument #%d to '%s' (%s expected, got %s)"):format(arg, name, wanted,
-      v == nil and "nil" or type_name(v)), 4)
-  end
-end
-
-local function callable(v)
-  local mt = getmetatable(v)
-  return type(v) == "function" or type(mt) == "table" and mt.__call ~= nil
-end
+local expect, type_name, callable = check.expect, check.type_name, check.callable
 
 local function is_function(v)
   return type(v) == "function" or type(v) == "string" and v:find("^.+%..+$") ~= nil
@@ -51,36 +37,18 @@ local function is_list(v)
   return type(v) == "table" or type_name(v) == "asynctask.Array"
 end
 
-local option_checks = {
-  workers = { "positive integer", function(v) return math.type(v) == "integer" and v > 0 end },
-  chunk = { "positive integer", function(v) return math.type(v) == "integer" and v > 0 end },
-  ordered = { "boolean", function(v) return type(v) == "boolean" end },
-  cancel = { "cancellation source", function(v) return type_name(v) == "asynctask.Cancellation" end },
-  init = { "function", function(v) return type(v) == "function" end },
-  progress = { "function", callable },
-  pool = { "pool", function(v) return type_name(v) == "asynctask.Pool" end },
-  combine = { "function", callable },
-}
-
-local LOOP = { workers = true, chunk = true, cancel = true, init = true, progress = true, pool = true }
-local MAP = setmetatable({ ordered = true }, { __index = LOOP })
-local REDUCE = setmetatable({ combine = true }, { __index = MAP })
-local SORT = { workers = true, cancel = true, pool = true }
-
-local function options(opts, arg, name, known)
-  check(opts == nil or type(opts) == "table", arg, name, "table of options", opts)
-  for k, v in pairs(opts or {}) do
-    if not known[k] then
-      error(("bad argument #%d to '%s' (unknown option '%s')"):format(arg, name, tostring(k)), 3)
-    end
-    local wanted = option_checks[k]
-    if not wanted[2](v) then
-      error(("bad argument #%d to '%s' (option '%s': %s expected, got %s)"):format(arg, name, k, wanted[1],
-        type(v) == "number" and tostring(v) or type_name(v)), 3)
-    end
+local function of_class(class, words)
+  return function(v)
+    return type_name(v) == class, words
   end
-  return opts or {}
 end
+
+local SORT = { workers = check.positive, cancel = of_class("asynctask.Cancellation", "cancellation source"),
+  pool = of_class("asynctask.Pool", "pool") }
+local LOOP = setmetatable({ chunk = check.positive, init = check.plain_function, progress = callable },
+  { __index = SORT })
+local MAP = setmetatable({ ordered = check.boolean }, { __index = LOOP })
+local REDUCE = setmetatable({ combine = callable }, { __index = MAP })
 
 -- ---- errors() of a loop ----------------------------------------------------------------------
 
@@ -296,13 +264,13 @@ end
 ---@param opts? asynctask.parallel.options
 ---@return asynctask.Task task of nothing, or of what was given to `parallel.stop`
 function parallel.range(first, last, f, opts)
-  check(math.type(first) == "integer", 1, "range", "integer", first)
-  check(math.type(last) == "integer", 2, "range", "integer", last)
-  check(is_function(f), 3, "range", "function", f)
+  expect(math.type(first) == "integer", 1, "range", "integer", first)
+  expect(math.type(last) == "integer", 2, "range", "integer", last)
+  expect(is_function(f), 3, "range", "function", f)
   if first < last and last - first < 0 or last - first == math.maxinteger then
     error("bad argument #2 to 'range' (too many integers)", 2)
   end
-  return start(drive, new_plan("range", f, first, last, options(opts, 4, "range", LOOP), 3))
+  return start(drive, new_plan("range", f, first, last, check.options(opts, 4, "range", LOOP), 3))
 end
 
 ---Calls `f(value, index)` for each element of a list or array, on all processors.
@@ -312,9 +280,9 @@ end
 ---@param opts? asynctask.parallel.options
 ---@return asynctask.Task task of nothing, or of what was given to `parallel.stop`
 function parallel.for_each(list, f, opts)
-  check(is_list(list), 1, "for_each", "list", list)
-  check(is_function(f), 2, "for_each", "function", f)
-  return start(drive, list_plan("for_each", list, f, options(opts, 3, "for_each", LOOP)))
+  expect(is_list(list), 1, "for_each", "list", list)
+  expect(is_function(f), 2, "for_each", "function", f)
+  return start(drive, list_plan("for_each", list, f, check.options(opts, 3, "for_each", LOOP)))
 end
 
 local function collect_map(self)
@@ -335,9 +303,9 @@ end
 ---@param opts? asynctask.parallel.options
 ---@return asynctask.Task task of a list of results with `n`, or of what was given to `parallel.stop`
 function parallel.map(list, f, opts)
-  check(is_list(list), 1, "map", "list", list)
-  check(is_function(f), 2, "map", "function", f)
-  return start(drive, list_plan("map", list, f, options(opts, 3, "map", MAP)), collect_map)
+  expect(is_list(list), 1, "map", "list", list)
+  expect(is_function(f), 2, "map", "function", f)
+  return start(drive, list_plan("map", list, f, check.options(opts, 3, "map", MAP)), collect_map)
 end
 
 local function collect_filter(self)
@@ -358,9 +326,9 @@ end
 ---@param opts? asynctask.parallel.options
 ---@return asynctask.Task task of a list, or of what was given to `parallel.stop`
 function parallel.filter(list, f, opts)
-  check(is_list(list), 1, "filter", "list", list)
-  check(is_function(f), 2, "filter", "function", f)
-  return start(drive, list_plan("filter", list, f, options(opts, 3, "filter", MAP)), collect_filter)
+  expect(is_list(list), 1, "filter", "list", list)
+  expect(is_function(f), 2, "filter", "function", f)
+  return start(drive, list_plan("filter", list, f, check.options(opts, 3, "filter", MAP)), collect_filter)
 end
 
 ---Reduces a list: each chunk begins with a copy of `init` and goes on with `f(result, value, index)`; the results
@@ -373,9 +341,9 @@ end
 ---@param opts? asynctask.parallel.options combine: fun(a, b); ordered = false: as chunks end
 ---@return asynctask.Task task of the result (of `init` if the list is empty)
 function parallel.reduce(list, f, init, opts)
-  check(is_list(list), 1, "reduce", "list", list)
-  check(is_function(f), 2, "reduce", "function", f)
-  opts = options(opts, 4, "reduce", REDUCE)
+  expect(is_list(list), 1, "reduce", "list", list)
+  expect(is_function(f), 2, "reduce", "function", f)
+  opts = check.options(opts, 4, "reduce", REDUCE)
   local combine = opts.combine or f
   if type(combine) == "string" then
     error("bad argument #4 to 'reduce' (option 'combine' is needed with the name of a function)", 2)
@@ -401,7 +369,7 @@ end
 function parallel.invoke(...)
   local functions = table.pack(...)
   for i = 1, functions.n do
-    check(type(functions[i]) == "function", i, "invoke", "function", functions[i])
+    expect(type(functions[i]) == "function", i, "invoke", "function", functions[i])
   end
   local self = list_plan("invoke", functions, function() end, { chunk = 1 })
   return start(drive, self, function()
@@ -464,9 +432,9 @@ end
 ---@param opts? asynctask.parallel.options only workers, cancel, pool
 ---@return asynctask.Task task of the list
 function parallel.sort(list, less, opts)
-  check(is_list(list), 1, "sort", "list", list)
-  check(less == nil or type(less) == "function", 2, "sort", "function", less)
-  return start(run_sort, list, less, options(opts, 3, "sort", SORT))
+  expect(is_list(list), 1, "sort", "list", list)
+  expect(less == nil or type(less) == "function", 2, "sort", "function", less)
+  return start(run_sort, list, less, check.options(opts, 3, "sort", SORT))
 end
 
 ---Registers the metatable of a class of tables: its objects are copied to jobs and back, where the class of

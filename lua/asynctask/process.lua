@@ -3,6 +3,7 @@
 -- made to; what is done with what it says.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 local group = require "asynctask.group"
 require "asynctask.net.stream" -- which gives streams their Lua methods
 
@@ -17,26 +18,10 @@ local process = {}
 
 -- ---- argument checks -------------------------------------------------------------------------
 
-local function type_name(v)
-  local mt = getmetatable(v)
-  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
-end
-
--- Raises at the caller of the public function; `level` is the distance to that.
-local function bad(arg, name, level, text, ...)
-  error(("bad argument #%d to '%s' (%s)"):format(arg, name, text:format(...)), level + 1)
-end
+local bad, expect, type_name = check.bad, check.expect, check.type_name
 
 local function string_without_zero(v)
   return type(v) == "string" and v ~= "" and not v:find("\0", 1, true), "string"
-end
-
-local function seconds(v)
-  return type(v) == "number" and v >= 0, "seconds"
-end
-
-local function boolean(v)
-  return type(v) == "boolean", "boolean"
 end
 
 local function identity(v)
@@ -90,54 +75,38 @@ local function error_descriptor(v)
 end
 
 local spawn_options = {
-  cwd = string_without_zero, env = environment, uid = identity, gid = identity, detached = boolean,
+  cwd = string_without_zero, env = environment, uid = identity, gid = identity, detached = check.boolean,
   stdin = descriptor, stdout = descriptor, stderr = error_descriptor,
 }
 
 local run_options = {
-  input = function(v) return type(v) == "string", "string" end,
-  timeout = seconds, grace = seconds, check = boolean,
-  max = function(v) return math.type(v) == "integer" and v > 0, "positive integer" end,
+  input = check.string,
+  timeout = check.seconds, grace = check.seconds, check = check.boolean,
+  max = check.positive,
 }
 for name, fits in pairs(spawn_options) do
   run_options[name] = fits
 end
 run_options.detached = nil
 
-local function check(name, command, args, opts, known)
-  if type(command) ~= "string" then
-    bad(1, name, 3, "string expected, got %s", type_name(command))
-  elseif command == "" or command:find("\0", 1, true) then
-    bad(1, name, 3, "command %s", command == "" and "is empty" or "contains a zero byte")
-  end
-  if args ~= nil then
-    if type(args) ~= "table" then
-      bad(2, name, 3, "table of arguments expected, got %s", type_name(args))
-    end
-    for i, v in ipairs(args) do
-      if type(v) ~= "string" and type(v) ~= "number" then
-        bad(2, name, 3, "argument %d is a %s", i, type_name(v))
-      elseif tostring(v):find("\0", 1, true) then
-        bad(2, name, 3, "argument %d contains a zero byte", i)
-      end
+local function check_arguments(name, args)
+  expect(args == nil or type(args) == "table", 2, name, "table of arguments", args)
+  for i, v in ipairs(args or {}) do
+    if type(v) ~= "string" and type(v) ~= "number" then
+      bad(2, name, ("argument %d is a %s"):format(i, type_name(v)))
+    elseif tostring(v):find("\0", 1, true) then
+      bad(2, name, ("argument %d contains a zero byte"):format(i))
     end
   end
-  if opts == nil then
-    return {}
-  elseif type(opts) ~= "table" then
-    bad(3, name, 3, "table of options expected, got %s", type_name(opts))
+end
+
+local function check_command(name, command, args, opts, known)
+  expect(type(command) == "string", 1, name, "string", command)
+  if command == "" or command:find("\0", 1, true) then
+    bad(1, name, "command " .. (command == "" and "is empty" or "contains a zero byte"))
   end
-  for key, value in pairs(opts) do
-    if not known[key] then
-      bad(3, name, 3, "unknown option '%s'", tostring(key))
-    end
-    local fits, what = known[key](value)
-    if not fits then
-      bad(3, name, 3, "option '%s': %s expected, got %s", key, what,
-        (type(value) == "string" or type(value) == "number") and tostring(value) or type_name(value))
-    end
-  end
-  return opts
+  check_arguments(name, args)
+  return check.options(opts, 3, name, known)
 end
 
 -- ---- processes -------------------------------------------------------------------------------
@@ -169,9 +138,8 @@ end
 ---@param signal? string|integer "SIGTERM" (the default), "SIGKILL", "SIGHUP"...; or its number
 ---@return asynctask.Task sent whether it was still there
 function Process:kill(signal)
-  if signal ~= nil and type(signal) ~= "string" and math.type(signal) ~= "integer" then
-    bad(1, "kill", 2, "name of a signal expected, got %s", type_name(signal))
-  end
+  expect(signal == nil or type(signal) == "string" or math.type(signal) == "integer", 1, "kill", "name of a signal",
+    signal)
   return self.handle:kill(signal)
 end
 
@@ -201,19 +169,14 @@ local function end_gently(self, grace)
   close_streams(self)
 end
 
+local close_options = { grace = check.seconds }
+
 ---Ends the child if it runs: SIGTERM, then after `grace` seconds SIGKILL; closes its streams. The Task
 ---ends when the child is gone for good. Happens in cancelled scopes too; closing twice is fine.
 ---@param opts? {grace?: number} seconds, default 2; 0 kills at once, `math.huge` never
 ---@return asynctask.Task
 function Process:close(opts)
-  if opts ~= nil and type(opts) ~= "table" then
-    bad(1, "close", 2, "table of options expected, got %s", type_name(opts))
-  end
-  for key, value in pairs(opts or {}) do
-    if key ~= "grace" or not seconds(value) then
-      bad(1, "close", 2, key == "grace" and "option 'grace': seconds expected" or "unknown option '%s'", tostring(key))
-    end
-  end
+  opts = check.options(opts, 1, "close", close_options)
   if self.closed then
     return self.closed
   elseif not self.handle:running() then
@@ -258,7 +221,7 @@ end
 ---@param opts? asynctask.process.options
 ---@return asynctask.Task process an `asynctask.Process`
 function process.spawn(command, args, opts)
-  opts = check("spawn", command, args, opts, spawn_options)
+  opts = check_command("spawn", command, args, opts, spawn_options)
   local proc, failed = begin_process(command, args, opts)
   return proc and from_result(proc) or failed
 end
@@ -346,9 +309,9 @@ end
 ---@param opts? asynctask.process.run.options
 ---@return asynctask.Task output, errors, code, signal: as of `wait`; nil for an output that is no pipe
 function process.run(command, args, opts)
-  opts = check("run", command, args, opts, run_options)
+  opts = check_command("run", command, args, opts, run_options)
   if opts.input and opts.stdin and opts.stdin ~= "pipe" then
-    bad(3, "run", 2, "options 'input' and 'stdin' exclude each other")
+    bad(3, "run", "options 'input' and 'stdin' exclude each other")
   end
   return start(run_process, command, args, opts):named("run " .. command)
 end

@@ -3,13 +3,14 @@
 -- that is cancelled leaves it without a trace.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 
 local M = {}
 
 local function check_count(v, arg, name, least)
   if math.type(v) ~= "integer" or v < least then
-    error(("bad argument #%d to '%s' (integer of at least %d expected, got %s)")
-      :format(arg, name, least, type(v) == "number" and v or type(v)), 3)
+    check.bad(arg, name, ("integer of at least %d expected, got %s")
+      :format(least, type(v) == "number" and v or check.type_name(v)))
   end
 end
 
@@ -54,7 +55,7 @@ function Semaphore:acquire(n)
   n = n == nil and 1 or n
   check_count(n, 1, "acquire", 1)
   if n > self.most then
-    error(("bad argument #1 to 'acquire' (%d permits of %d)"):format(n, self.most), 2)
+    check.bad(1, "acquire", ("%d permits of %d"):format(n, self.most))
   end
   return acquire(self.queue, n)
 end
@@ -227,9 +228,7 @@ end
 ---@param f fun(...): ...
 ---@return fun(...): asynctask.Task
 function M.once(f)
-  if type(f) ~= "function" then
-    error(("bad argument #1 to 'once' (function expected, got %s)"):format(type(f)), 2)
-  end
+  check.expect(type(f) == "function", 1, "once", "function", f)
   local shared
   -- The Task is known before `f` runs: what it starts in its first slice may ask for it.
   local function first(...)

@@ -1,6 +1,7 @@
 -- asynctask.testing - for test suites: a virtual clock, settling, leaks. The project's own specs use it.
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 
 local M = {}
 
@@ -43,7 +44,7 @@ end
 ---@return asynctask.Task settled when it is called on the main chunk
 function Clock:advance(seconds)
   if type(seconds) ~= "number" or not (seconds >= 0 and seconds < math.huge) then
-    error(("bad argument #1 to 'advance' (number of seconds expected, got %s)"):format(tostring(seconds)), 2)
+    check.bad(1, "advance", ("number of seconds expected, got %s"):format(tostring(seconds)))
   end
   if self.closed then
     error("the clock is closed", 2)
@@ -74,9 +75,7 @@ local clock_mt = { __name = "asynctask.Clock", __index = Clock, __close = Clock.
 ---  real I/O is in flight), the clock jumps to the next due time
 ---@return asynctask.Clock
 function M.clock(opts)
-  if opts ~= nil and type(opts) ~= "table" then
-    error(("bad argument #1 to 'clock' (table of options expected, got %s)"):format(type(opts)), 2)
-  end
+  check.expect(opts == nil or type(opts) == "table", 1, "clock", "table of options", opts)
   core.clock(opts and opts.auto and "auto" or "virtual")
   return setmetatable({}, clock_mt)
 end
@@ -119,9 +118,7 @@ end
 ---@param f fun(...): ...
 ---@return fun(...): ...
 function M.task(f)
-  if type(f) ~= "function" then
-    error(("bad argument #1 to 'task' (function expected, got %s)"):format(type(f)), 2)
-  end
+  check.expect(type(f) == "function", 1, "task", "function", f)
   return function(...)
     return core.await(core.spawn(f, ...))
   end

@@ -2,6 +2,7 @@
 -- its raw mode. Descriptors and modes are C's (csrc/io/tty.c, ttymode.c).
 
 local core = require "asynctask.core"
+local check = require "asynctask.check"
 require "asynctask.net.stream" -- which gives streams their Lua methods
 
 local from_result, from_error = core.from_result, core.from_error
@@ -13,16 +14,9 @@ local terminal = core.tty
 ---@field stderr asynctask.Stream|asynctask.File standard error
 local tty = {}
 
-local function type_name(v)
-  local mt = getmetatable(v)
-  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
-end
-
 local function check_stream(arg, name, v)
-  local is = type_name(v)
-  if v ~= nil and is ~= "asynctask.Stream" and is ~= "asynctask.File" then
-    error(("bad argument #%d to '%s' (stream expected, got %s)"):format(arg, name, is), 3)
-  end
+  local is = check.type_name(v)
+  check.expect(v == nil or is == "asynctask.Stream" or is == "asynctask.File", arg, name, "stream", v)
 end
 
 -- ---- standard descriptors --------------------------------------------------------------------
@@ -88,9 +82,7 @@ guard_meta.__close = Guard.close
 ---@return asynctask.tty.Guard? guard nil for `false`, and where there is no terminal
 ---@return asynctask.Error? error ENOTTY
 function tty.raw(on, stream)
-  if on ~= nil and type(on) ~= "boolean" then
-    error(("bad argument #1 to 'raw' (boolean expected, got %s)"):format(type_name(on)), 2)
-  end
+  check.expect(on == nil or type(on) == "boolean", 1, "raw", "boolean", on)
   check_stream(2, "raw", stream)
   if on == false then
     for guard in pairs(guards) do
@@ -111,29 +103,23 @@ end
 ---@param path string "/dev/pts/3", "/dev/ttyS0"
 ---@return asynctask.Task stream an `asynctask.Stream`; ENOTTY when it is something else
 function tty.open(path)
-  if type(path) ~= "string" or path == "" or path:find("\0", 1, true) then
-    error(("bad argument #1 to 'open' (path expected, got %s)"):format(type_name(path)), 2)
-  end
+  check.expect(type(path) == "string" and path ~= "" and not path:find("\0", 1, true), 1, "open", "path", path)
   local stream, err = terminal.open(path)
   return stream and from_result(stream) or from_error(err)
 end
+
+local function characters(v)
+  return math.type(v) == "integer" and v > 0 and v < 65536, "integer between 1 and 65535"
+end
+
+local pair_options = { raw = check.boolean, columns = characters, rows = characters }
 
 ---A new terminal (pty(7)) for programs that want one: give `slave` to a child process as its stdin,
 ---stdout and stderr, talk to it through `master`. When the last slave is closed the master reads the end.
 ---@param opts? {raw?: boolean, columns?: integer, rows?: integer} raw: no echo, no lines, as `tty.raw`
 ---@return asynctask.Task master, slave, name: two streams and a path
 function tty.pair(opts)
-  opts = opts or {}
-  if type(opts) ~= "table" then
-    error(("bad argument #1 to 'pair' (table of options expected, got %s)"):format(type_name(opts)), 2)
-  end
-  for key, value in pairs(opts) do
-    local fits = key == "raw" and type(value) == "boolean"
-      or (key == "columns" or key == "rows") and math.type(value) == "integer" and value > 0 and value < 65536
-    if not fits then
-      error(("bad argument #1 to 'pair' (option '%s')"):format(tostring(key)), 2)
-    end
-  end
+  opts = check.options(opts, 1, "pair", pair_options)
   local master, slave, name = terminal.pair(opts.raw)
   if not master then
     return from_error(slave)

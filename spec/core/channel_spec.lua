@@ -186,7 +186,7 @@ describe("overflow", function()
       { "non%-negative integer expected, got string", "x" },
       { "non%-negative integer expected, got 1.5", 1.5 },
       { "unknown option 'limit'", 1, { limit = 1 } },
-      { "invalid value 'drop'", 1, { overflow = "drop" } },
+      { "got 'drop'", 1, { overflow = "drop" } },
       { "'drop_oldest' needs a capacity", 0, { overflow = "drop_oldest" } },
       { "table of options expected", 1, "wait" },
     } do

@@ -378,7 +378,7 @@ describe("with_group", function()
       { "bad argument #1 to 'with_group' %(unknown option 'limits'%)", { limits = 1 }, print },
       { "option 'limit': positive integer expected, got 0", { limit = 0 }, print },
       { "option 'limit': positive integer expected, got 1.5", { limit = 1.5 }, print },
-      { "option 'on_error': function expected, got string", { on_error = "x" }, print },
+      { "option 'on_error': function expected, got 'x'", { on_error = "x" }, print },
       { "table of options expected, got number", 5, print },
     } do
       local ok, e = pcall(task.with_group, case[2], case[3])

@@ -307,7 +307,7 @@ describe("process.spawn", function()
       { { "ls", {}, { env = { 1 } } },
         "bad argument #3 to 'spawn' (option 'env': names of variables expected, got table)" },
       { { "ls", {}, { stdin = "file" } },
-        "bad argument #3 to 'spawn' (option 'stdin': \"pipe\", \"inherit\" or \"ignore\" expected, got file)" },
+        "bad argument #3 to 'spawn' (option 'stdin': \"pipe\", \"inherit\" or \"ignore\" expected, got 'file')" },
     } do
       local ok, err = pcall(function() process.spawn(table.unpack(case[1])) end)
       assert.is_false(ok)

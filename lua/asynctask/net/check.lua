@@ -1,96 +1,12 @@
--- check.lua - argument checks of asynctask.net: each raises at whoever called the library, as Lua's own
--- functions do (S22).
+-- check.lua - argument checks of asynctask.net, beside those of asynctask.check, which it has too.
 
-local check = {}
+local general = require "asynctask.check"
 
--- "@.../asynctask/net/": what begins so, and net.lua beside it, is the library.
-local here = (debug.getinfo(1, "S").source:match("^(.*[/\\])check%.lua$")) or "@asynctask/net/"
-local facade = here:sub(1, -2) .. ".lua"
+local check = setmetatable({}, { __index = general })
 
----Raises the message at the first function on the stack that is not of asynctask.net.
----@param message string
-function check.raise(message)
-  local level = 2
-  local info = debug.getinfo(level, "S")
-  while info and (info.source == facade or info.source:sub(1, #here) == here) do
-    level = level + 1
-    info = debug.getinfo(level, "S")
-  end
-  error(message, level)
-end
-
-local raise = check.raise
-
-local function type_name(v)
-  local mt = getmetatable(v)
-  return type(mt) == "table" and type(mt.__name) == "string" and mt.__name or type(v)
-end
-
----@param arg integer
----@param name string
----@param message string
-function check.bad(arg, name, message)
-  raise(("bad argument #%d to '%s' (%s)"):format(arg, name, message))
-end
-
-local bad = check.bad
-
----@param ok any
----@param arg integer
----@param name string
----@param wanted string
----@param v any
-function check.expect(ok, arg, name, wanted, v)
-  if not ok then
-    bad(arg, name, ("%s expected, got %s"):format(wanted, type_name(v)))
-  end
-end
-
-local expect = check.expect
-
----Checks a table of options; returns it, or an empty one.
----@param opts any
----@param arg integer
----@param name string
----@param known table<string, fun(v: any): boolean, string> a predicate for each option, which also says
----  what it wants
----@return table
-function check.options(opts, arg, name, known)
-  if opts == nil then
-    return {}
-  end
-  expect(type(opts) == "table", arg, name, "table of options", opts)
-  for key, value in pairs(opts) do
-    local wanted = known[key]
-    if not wanted then
-      bad(arg, name, ("unknown option '%s'"):format(tostring(key)))
-    end
-    local fits, what = wanted(value)
-    if not fits then
-      bad(arg, name, ("option '%s': %s expected, got %s"):format(key, what,
-        type(value) == "number" and tostring(value) or type_name(value)))
-    end
-  end
-  return opts
-end
+local bad, expect, type_name = general.bad, general.expect, general.type_name
 
 -- ---- predicates --------------------------------------------------------------------------------
-
-function check.seconds(v)
-  return type(v) == "number" and v >= 0, "seconds"
-end
-
-function check.boolean(v)
-  return type(v) == "boolean", "boolean"
-end
-
-function check.string(v)
-  return type(v) == "string", "string"
-end
-
-function check.positive(v)
-  return math.type(v) == "integer" and v > 0, "positive integer"
-end
 
 function check.backlog(v)
   return math.type(v) == "integer" and v > 0 and v <= 65535, "integer between 1 and 65535"
@@ -102,14 +18,6 @@ end
 
 function check.family(v)
   return v == "ipv4" or v == "ipv6" or v == "any", '"ipv4", "ipv6" or "any"'
-end
-
-function check.callable(v)
-  if type(v) == "function" then
-    return true, "function"
-  end
-  local mt = getmetatable(v)
-  return type(mt) == "table" and mt.__call ~= nil, "function"
 end
 
 -- ---- addresses ---------------------------------------------------------------------------------
