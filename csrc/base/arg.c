@@ -122,3 +122,18 @@ int at_arg_field_boolean(lua_State *L, int arg, const char *field, int fallback)
   lua_pop(L, 1);
   return fallback;
 }
+
+const char *at_arg_field_path(lua_State *L, int arg, const char *field) {
+  size_t length;
+  const char *path;
+  if (!lua_istable(L, arg)) lua_pushnil(L);
+  else lua_getfield(L, arg, field);
+  if (lua_isnil(L, -1)) return NULL;
+  if (lua_type(L, -1) != LUA_TSTRING) field_error(L, arg, field, "string");
+  path = lua_tolstring(L, -1, &length);
+  if (length == 0 || strlen(path) != length)
+    at_arg_error(L, arg,
+                 lua_pushfstring(L, "option '%s': path %s", field,
+                                 length == 0 ? "is empty" : "contains a zero byte"));
+  return path;
+}

@@ -33,6 +33,10 @@ int at_arg_options(lua_State *L, int arg, const char *const known[]);
 lua_Integer at_arg_field_integer(lua_State *L, int arg, const char *field, lua_Integer fallback,
                                  lua_Integer min, lua_Integer max);
 
+/* [-0, +1, v] a path (as at_arg_path) in a field of the options table `arg`; pushes it, or nil.
+** NULL: there is none. */
+const char *at_arg_field_path(lua_State *L, int arg, const char *field);
+
 /* [-0, +0, v] a boolean field of the options table `arg` (or none). */
 int at_arg_field_boolean(lua_State *L, int arg, const char *field, int fallback);
 

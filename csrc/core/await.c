@@ -109,7 +109,7 @@ static int cancelled(lua_State *L, at_runtime *rt) {
     at_sched_ready(rt, rt->current);
     return suspend(L, rt, 0, raise_k);
   }
-  if (rt->running == NULL && !rt->in_uv_run && !rt->draining) {
+  if (rt->running == NULL && !rt->in_uv_run && !rt->draining && !rt->host_driven) {
     at_sched_enter(rt);
     (void)at_runtime_pump(rt, 0);
   }
@@ -159,11 +159,6 @@ static int noop(lua_State *L) {
   return 0;
 }
 
-static void on_tick(uv_timer_t *handle) {
-  at_runtime *rt = handle->data;
-  if (lua_gethook(rt->main) != rt->hook) uv_stop(rt->loop);
-}
-
 static int deadlock(lua_State *L, at_runtime *rt, at_task *t) {
   lua_pushliteral(L, "deadlock: the main chunk waits for ");
   at_task_push_label(L, rt, t, 1);
@@ -180,6 +175,7 @@ static int deadlock(lua_State *L, at_runtime *rt, at_task *t) {
 static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
   at_task *outer = rt->wanted;
   int alive = 1, interrupted = 0, ticking = 0;
+  if (rt->ended) return at_runtime_refuse(L, rt);
   if (rt->closing) return luaL_error(L, "await: the state is closing");
   if (lua_gc(L, LUA_GCCOUNT) < 0) return luaL_error(L, "await inside a finalizer (__gc)");
   if (rt->in_uv_run || rt->draining)
@@ -194,7 +190,7 @@ static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
     if (at_sched_has_work(rt)) at_sched_drain(rt);
     if (at_task_settled(t) || at_op_refused(rt)) break;
     if (!ticking && !at_sched_has_work(rt)) {
-      (void)uv_timer_start(&rt->uv->tick, on_tick, TICK_MS, TICK_MS);
+      at_runtime_tick(rt, TICK_MS);
       ticking = 1;
     }
     alive = at_runtime_pump(rt, 1);
@@ -204,7 +200,7 @@ static int pump(lua_State *L, at_runtime *rt, at_task *t, int mode) {
     }
     interrupted = lua_gethook(rt->main) != rt->hook;
   }
-  if (ticking && rt->uv != NULL) (void)uv_timer_stop(&rt->uv->tick);
+  if (ticking) at_runtime_tick(rt, 0);
   rt->pumping--;
   rt->wanted = outer;
   lua_settop(L, 1);

@@ -63,6 +63,7 @@ int at_ring_add_coro(at_runtime *rt, at_leaf **ring, at_coro *c) {
 at_ext *at_ext_get(at_runtime *rt, at_coro *c) {
   at_ext *e = c->ext;
   if (e != NULL) return e;
+  if (rt->closed) return NULL; /* nobody would free it */
   e = rt->free_ext;
   if (e != NULL)
     rt->free_ext = e->next;
@@ -352,7 +353,7 @@ at_scope *at_scope_enter(lua_State *L, at_runtime *rt, int kind) {
   at_scope *s;
   at_ext *e;
   luaL_checkstack(L, 3, "scope");
-  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) at_runtime_refuse(L, rt);
   s = lua_newuserdatauv(L, sizeof *s, 0);
   memset(s, 0, sizeof *s);
   luaL_setmetatable(L, SCOPE_MT);
@@ -371,7 +372,7 @@ at_scope *at_scope_enter(lua_State *L, at_runtime *rt, int kind) {
 void at_scope_leave(at_runtime *rt, at_scope *s) {
   at_coro *c = s->task;
   at_scope **link;
-  if (c == NULL) return;
+  if (c == NULL || rt->closed) return; /* closed: its task is gone */
   for (link = &c->ext->inner; *link != s; link = &(*link)->outer) continue;
   *link = s->outer;
   leave(rt, s, s->outer != NULL ? &s->outer->owned : &c->owned);
@@ -381,7 +382,7 @@ void at_scope_leave(at_runtime *rt, at_scope *s) {
 /* A generator was collected inside its scope. */
 static int l_scope_gc(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  if (!rt->closed) at_scope_leave(rt, lua_touserdata(L, 1));
+  at_scope_leave(rt, lua_touserdata(L, 1));
   return 0;
 }
 

@@ -246,6 +246,7 @@ static int l_cancellation_cancel_after(lua_State *L) {
   cancellation *c = check(L);
   long long ns = at_arg_seconds(L, 2);
   if (c->cancelled) return 0;
+  if (rt->closing) return at_runtime_refuse(L, rt);
   stop_deadline(c);
   if (ns == INT64_MAX) return 0;
   lua_pushvalue(L, 1);

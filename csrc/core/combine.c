@@ -355,7 +355,7 @@ static int l_each(lua_State *L) {
   at_runtime *rt = at_rt(L);
   int varargs, i, n = push_list(L, rt, &varargs), list = lua_gettop(L);
   each *e;
-  if (rt->closing) return luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) return at_runtime_refuse(L, rt);
   e = lua_newuserdatauv(L, sizeof *e, 1);
   memset(e, 0, sizeof *e);
   e->rt = rt;

@@ -284,21 +284,28 @@ static int l_tasks(lua_State *L) {
 }
 
 /* A handle that libuv has to close or that keeps the loop alive, but for the runtime's own. */
+typedef struct counting {
+  const at_runtime *rt;
+  int handles;
+} counting;
+
 static void count_handle(uv_handle_t *handle, void *arg) {
-  at_runtime *rt = handle->loop->data;
+  counting *count = arg;
+  const at_runtime *rt = count->rt;
   const char *first = (const char *)rt->uv;
   const char *h = (const char *)handle;
   if (h >= first && h < first + sizeof *rt->uv) return;
   if (handle->type == UV_ASYNC || handle->data == rt->inbox) return;
-  ++*(int *)arg;
+  count->handles++;
 }
 
 /* census() -> {tasks=, operations=, timers=, externals=, handles=}: what is alive now */
 static int l_census(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  int i, tasks = 0, handles = 0;
+  counting count = {rt, 0};
+  int i, tasks = 0;
   for (i = 0; i < rt->cell_count; i++) tasks += live(rt, i) != NULL && live(rt, i) != rt->current;
-  if (rt->uv != NULL) uv_walk(rt->loop, count_handle, &handles);
+  if (rt->uv != NULL && !rt->foreign) uv_walk(rt->loop, count_handle, &count); /* else the host's are there, too */
   lua_createtable(L, 0, 5);
   lua_pushinteger(L, tasks);
   lua_setfield(L, -2, "tasks");
@@ -306,7 +313,7 @@ static int l_census(lua_State *L) {
   lua_setfield(L, -2, "externals");
   lua_pushinteger(L, rt->heap_size);
   lua_setfield(L, -2, "timers");
-  lua_pushinteger(L, handles);
+  lua_pushinteger(L, count.handles);
   lua_setfield(L, -2, "handles");
   lua_pushinteger(L, rt->unobserved);
   lua_setfield(L, -2, "unobserved");

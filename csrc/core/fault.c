@@ -255,12 +255,26 @@ void at_fault_push_traceback(lua_State *L, int index) {
 
 /* ---- reports ---- */
 
+/* False: not all of it, since the step has no more time for that. */
+static int collect(at_runtime *rt) {
+  if (rt->deadline == 0) {
+    (void)lua_gc(rt->L, LUA_GCCOLLECT);
+    return 1;
+  }
+  while (!at_sched_spent(rt))
+    if (lua_gc(rt->L, LUA_GCSTEP, 0)) return 1;
+  return 0;
+}
+
 /* While there are unobserved faults an idle loop collects now and then, so that a server reports. */
 static void on_collect(uv_timer_t *handle) {
   at_runtime *rt = handle->data;
   at_loop *uv = rt->uv;
   if (rt->draining || rt->running != NULL || uv == NULL) return;
-  (void)lua_gc(rt->L, LUA_GCCOLLECT);
+  if (!collect(rt)) {
+    (void)uv_timer_start(&uv->collect, on_collect, 1, 0);
+    return;
+  }
   if (rt->unobserved > 0 && rt->uv != NULL) {
     uv->collect_after *= 2;
     if (uv->collect_after > COLLECT_LAST_MS) uv->collect_after = COLLECT_LAST_MS;
@@ -285,6 +299,32 @@ static int l_fault_gc(lua_State *L) {
   rt->reports++;
   at_sched_wake(rt);
   return 0;
+}
+
+/* stack: error runtime */
+static int l_fault_report(lua_State *L) {
+  at_runtime *rt = lua_touserdata(L, 2);
+  at_fault *f;
+  lua_settop(L, 1);
+  f = at_fault_noted(L, rt);
+  f->observed = 1; /* it is in the list, and still counts as unobserved */
+  at_anchor_push(L, rt, AT_SLOT_REPORTS);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, rt->reports + 1);
+  rt->reports++;
+  at_sched_wake(rt);
+  return 0;
+}
+
+void at_fault_report(lua_State *L, at_runtime *rt) {
+  if (rt->closing || !lua_checkstack(L, 4)) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pushcfunction(L, l_fault_report);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, rt);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1); /* no memory for a report */
 }
 
 /* stack: reports -> reports; pushes error, traceback, name of report i */

@@ -52,6 +52,10 @@ void at_fault_push_traceback(lua_State *L, int index);
 /* [-0, +0, m] hands collected unobserved faults to the handler; from the scheduler. */
 void at_fault_flush(lua_State *L, at_runtime *rt);
 
+/* [-1, +0, -] the error at the top, of a callback that was called under at_fault_handler, is reported as a
+** fault that nobody looked at. */
+void at_fault_report(lua_State *L, at_runtime *rt);
+
 /* [-0, +0, -] the state closes: reports what is left. */
 void at_fault_close(lua_State *L, at_runtime *rt);
 

@@ -274,6 +274,7 @@ static int l_group(lua_State *L) {
   group *g;
   lua_Integer limit = luaL_optinteger(L, 1, LUA_MAXINTEGER);
   luaL_argcheck(L, limit >= 1, 1, "limit must be positive");
+  if (rt->closing) return at_runtime_refuse(L, rt);
   lua_settop(L, 2);
   g = lua_newuserdatauv(L, sizeof *g, 2);
   memset(g, 0, sizeof *g);
@@ -295,7 +296,7 @@ static int l_group(lua_State *L) {
 
 static group *check_open(lua_State *L) {
   group *g = check(L);
-  if (g->dead) luaL_error(L, "asynctask: the state is closing");
+  if (g->dead) at_runtime_refuse(L, g->rt);
   if (g->left && g->live == 0 && g->handling == 0) luaL_error(L, "the group has been left");
   return g;
 }

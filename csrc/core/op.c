@@ -10,6 +10,7 @@
 #include "core/cancel.h"
 #include "core/fault.h"
 #include "core/sched.h"
+#include "core/waker.h"
 
 static at_task *new_task(lua_State *L, at_runtime *rt) {
   luaL_checkstack(L, 4, "operation");
@@ -31,6 +32,7 @@ static void attach(at_op *op, at_runtime *rt, at_task *t, const at_opclass *clas
   op->slot = slot;
   at_leaf_of(t)->u.op = op;
   at_ring_add(at_scope_ring(rt), at_leaf_of(t));
+  if (rt->waker != NULL) at_waker_call(rt); /* the loop has to hear of what begins */
 }
 
 void *at_op_alloc(lua_State *L, at_runtime *rt, at_task *t, const at_opclass *class, size_t size) {
@@ -140,8 +142,15 @@ static void settle(lua_State *L, at_runtime *rt, at_op *op) {
   } else {
     n = 0;
   }
+  if (op->task == NULL) { /* what push called has cancelled it */
+    lua_settop(L, base);
+    release(op);
+    return;
+  }
   if (n == AT_OP_FAILED)
     at_task_fault(L, rt, base + 1);
+  else if (n == AT_OP_CANCELLED)
+    at_task_cancelled(L, rt, base + 1);
   else
     at_task_succeed(L, rt, base + 1, n);
   lua_settop(L, base);
@@ -172,8 +181,9 @@ void at_op_drain_failed(lua_State *L, at_runtime *rt, int entered) {
   detach(op);
 }
 
+/* A conversion may call code of a C module's, which may come by here again (to cancel a Task). */
 void at_op_drain(lua_State *L, at_runtime *rt) {
-  at_op *op;
+  at_op *op, *outer = rt->settling;
   while ((op = rt->done_head) != NULL) {
     rt->done_head = op->next;
     if (rt->done_head == NULL) rt->done_tail = NULL;
@@ -183,7 +193,8 @@ void at_op_drain(lua_State *L, at_runtime *rt) {
     }
     rt->settling = op;
     settle(L, rt, op);
-    rt->settling = NULL;
+    rt->settling = outer;
+    if (rt->deadline != 0 && at_sched_spent(rt)) return; /* the rest is the next step's */
   }
 }
 

@@ -29,8 +29,8 @@ typedef struct at_opclass {
   const char *name; /* as in error objects and dumps: "open", "connect" */
 
   /* Under protection, on rt->L, after at_op_done: pushes the results and returns their number, or
-  ** pushes an error and returns AT_OP_FAILED. The request lives until release. May raise only for
-  ** memory. The Task's user value (pushed by at_op_push_task + lua_getiuservalue) is the
+  ** pushes an error and returns AT_OP_FAILED, or AT_OP_CANCELLED if the Task is to end cancelled. The
+  ** request lives until release. May raise only for memory. The Task's user value (pushed by at_op_push_task + lua_getiuservalue) is the
   ** operation's to use until then. NULL: op->status < 0 is a fault named by at_op_push_error,
   ** anything else succeeds without values. */
   int (*push)(lua_State *L, at_op *op);
@@ -53,6 +53,7 @@ typedef struct at_opclass {
 } at_opclass;
 
 #define AT_OP_FAILED (-1)
+#define AT_OP_CANCELLED (-2)
 #define AT_OP_HAPPENED 2
 
 struct at_op {

@@ -68,6 +68,7 @@ static void on_wake(uv_poll_t *handle, int status, int events) {
   uint64_t count;
   (void)status;
   (void)events;
+  if (inbox->rt->spent) return; /* the descriptor stays readable: the next step comes here */
   while (read(inbox->fd, &count, sizeof count) < 0 && errno == EINTR) continue;
   if (take_and_receive(inbox)) at_sched_enter(inbox->rt);
 }
@@ -102,7 +103,7 @@ static void wake_send(at_inbox *inbox) {
 }
 
 static void on_wake(uv_async_t *handle) {
-  at_inbox *inbox = (at_inbox *)handle->data;
+  at_inbox *inbox = (at_inbox *)handle->data; /* in a step without budget left, what comes is only queued */
   if (take_and_receive(inbox)) at_sched_enter(inbox->rt);
 }
 

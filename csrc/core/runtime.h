@@ -32,10 +32,13 @@ typedef struct at_deferred {
   void (*run)(lua_State *L, at_runtime *rt, struct at_deferred *d); /* [-0, +0, m] protected */
 } at_deferred;
 
-/* What libuv holds pointers to. Malloc'd, so that it can outlive the state (S18). */
+/* What libuv holds pointers to. Malloc'd, so that it can outlive the state (S18): each handle and the
+** runtime count for its life. */
 typedef struct at_loop {
-  uv_loop_t loop;
+  uv_loop_t loop;     /* not used with a loop of the host's */
+  int refs;
   uv_prepare_t prepare;
+  uv_check_t check;   /* runs only where handles that are not ours can make tasks ready; unref'd */
   uv_idle_t idle;
   uv_timer_t timer;
   uv_timer_t tick;    /* while the main chunk pumps: looks for Ctrl-C; unref'd */
@@ -69,6 +72,11 @@ struct at_runtime {
   unsigned char quiet; /* reports nothing when it closes (workers) */
   unsigned char yielding; /* the yield under way is an await's (or a handoff), not the user's */
   unsigned char host_driven; /* the host runs the loop: the main chunk must not pump */
+  unsigned char foreign; /* the loop is the host's: we never run it */
+  unsigned char spent;   /* the budget of the step is used up: nothing is resumed any more */
+  unsigned char ended;   /* closed while the state goes on */
+  uint64_t deadline;     /* of the step's budget, by uv_hrtime; 0: none */
+  struct at_waker *waker; /* waker.c; NULL: none was asked for */
   lua_Hook hook;   /* the main thread's when it began to pump: another one is an interrupt */
   at_task *wanted; /* what the main chunk pumps for */
   lua_State *generator; /* coroutine.c's innermost generator on the main chunk: it may pump, too */
@@ -116,6 +124,7 @@ struct at_runtime {
 
   unsigned select_turn; /* channel.select begins with another branch each time */
   int sources;   /* numbers given to sources */
+  int holds;     /* of those, the ones that C code asked for */
   int externals; /* sources outside the loop that may still post; >0 keeps the loop alive */
   at_inbox *inbox; /* shared with other threads; counted */
   at_closable *closables;
@@ -157,6 +166,15 @@ void at_runtime_class(lua_State *L, at_runtime *rt, const char *name, const luaL
 /* [-0, +1, e] pushes the runtime's userdata, making runtime and loop at the first call in a state. */
 at_runtime *at_runtime_open(lua_State *L);
 
+/* The same on a loop of the host's (NULL: its own). When it raises, `*status` says why if it was libuv. */
+at_runtime *at_runtime_open_on(lua_State *L, uv_loop_t *loop, int *status);
+
+/* [-0, +0, -] closes it while the state goes on. Not inside the loop's run. */
+void at_runtime_end(lua_State *L, at_runtime *rt);
+
+/* [-0, +0, v] raises: nothing can begin, the state or its runtime is closing. Returns 0. */
+int at_runtime_refuse(lua_State *L, const at_runtime *rt);
+
 /* [-0, +1, -] pushes the runtime's userdata (nil: there is none). */
 void at_runtime_push(lua_State *L);
 
@@ -191,6 +209,31 @@ int at_runtime_lonely(at_runtime *rt);
 /* Runs the loop: once and blocking, or without blocking. Nothing of Lua may be running. Returns
 ** false when nothing is left that could make progress. */
 int at_runtime_pump(at_runtime *rt, int block);
+
+/* One step of a loop that the host drives: never blocks; about so many seconds of work (0: one resume;
+** negative: until nothing is ready). True if more is ready. */
+int at_runtime_step(at_runtime *rt, double budget);
+
+/* Runs the loop, sleeping in it, until nothing is left that could make progress, so many seconds have
+** passed (negative: no limit) or the main thread was given another hook (an interrupt). False in the first
+** case. */
+int at_runtime_run(at_runtime *rt, double seconds);
+
+/* One turn of the loop that ends after so many seconds at the latest. As at_runtime_pump. */
+int at_runtime_once(at_runtime *rt, double seconds);
+
+/* How many seconds the loop may sleep in its descriptor; negative: without end. */
+double at_runtime_timeout(at_runtime *rt);
+
+/* True if something could still happen. */
+int at_runtime_alive(at_runtime *rt);
+
+/* Tasks that handles of others make ready run in the same turn of the loop. */
+void at_runtime_check(at_runtime *rt);
+
+/* The loop's run ends every so many milliseconds at the latest, to look for an interrupt of the main thread
+** (rt->hook); 0: no more. */
+void at_runtime_tick(at_runtime *rt, unsigned milliseconds);
 
 #pragma GCC visibility pop
 

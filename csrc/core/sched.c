@@ -13,6 +13,7 @@
 #include "core/locals.h"
 #include "core/op.h"
 #include "core/timer.h"
+#include "core/waker.h"
 
 /* ---- the queue ---- */
 
@@ -22,6 +23,12 @@ void at_sched_wake(at_runtime *rt) {
   if (rt->draining || rt->idle_on || rt->uv == NULL) return;
   (void)uv_idle_start(&rt->uv->idle, on_idle);
   rt->idle_on = 1;
+  if (rt->waker != NULL) at_waker_call(rt);
+}
+
+int at_sched_spent(at_runtime *rt) {
+  if (!rt->spent && uv_hrtime() >= rt->deadline) rt->spent = 1;
+  return rt->spent;
 }
 
 void at_sched_ready(at_runtime *rt, at_coro *c) {
@@ -243,7 +250,7 @@ static void run(at_runtime *rt, lua_State *from, at_coro *c, int n) {
 static void begin_turn(lua_State *L, at_runtime *rt) {
   rt->budget = AT_TURN_BUDGET;
   if (rt->done_head != NULL) at_op_drain(L, rt);
-  while (rt->deferred != NULL) {
+  while (rt->deferred != NULL && !rt->spent) {
     at_deferred *d = rt->deferred;
     at_sched_undefer(rt, d);
     rt->deferring = d->retry ? d : NULL;
@@ -290,9 +297,10 @@ static int l_turns(lua_State *L) {
       else
         run(rt, L, c, 0);
       left--;
+      if (rt->deadline != 0 && at_sched_spent(rt)) return 0; /* the rest is the next step's */
       if (c == last) break;
     }
-  } while (!once && left > 0 && at_sched_has_work(rt) &&
+  } while (!rt->spent && !once && left > 0 && at_sched_has_work(rt) &&
            !(rt->wanted != NULL && at_task_settled(rt->wanted)));
   return 0;
 }
@@ -301,7 +309,7 @@ static void enter(at_runtime *rt, int once) {
   lua_State *L = rt->L;
   at_coro *current = rt->current;
   int top, nest = rt->nest;
-  if (rt->draining || rt->closing || rt->running != NULL) return;
+  if (rt->draining || rt->closing || rt->running != NULL || rt->spent) return;
   if (rt->entered != NULL) rt->entered(rt);
   top = lua_gettop(L);
   rt->draining = 1;
@@ -338,6 +346,10 @@ void at_sched_drain(at_runtime *rt) { enter(rt, 0); }
 
 void at_sched_prepare(uv_prepare_t *handle) {
   at_runtime *rt = handle->data;
+  if (rt->foreign && rt->waker != NULL) { /* no step says so */
+    at_waker_awake(rt);
+    at_waker_asleep(rt);
+  }
   if (at_sched_has_work(rt))
     enter(rt, 0);
   else
@@ -377,7 +389,7 @@ static at_coro *start(lua_State *L, at_runtime *rt, int n, at_leaf **ring, int h
   lua_State *co, *outer_loaded;
   at_coro *c;
   int number, outer = rt->loading;
-  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) at_runtime_refuse(L, rt);
   if (outer != 0 && lua_gc(L, LUA_GCCOUNT) >= 0) { /* else: we are in a finalizer inside another start */
     reclaim(rt);
     outer = 0;

@@ -51,6 +51,9 @@ void at_sched_drain(at_runtime *rt);
 /* [-0, +0, m] adds spawn, start, post, async, yield, current to the table at the top. */
 void at_sched_functions(lua_State *L, at_runtime *rt);
 
+/* A step has a budget and it is used up. Only while rt->deadline is not 0. */
+int at_sched_spent(at_runtime *rt);
+
 /* The prepare handle's callback: drains before the loop polls. */
 void at_sched_prepare(uv_prepare_t *handle);
 /* Queues work for the next turn, once. No Lua. */

@@ -57,7 +57,7 @@ at_task *at_task_check(lua_State *L, at_runtime *rt, int arg) {
 }
 
 void at_task_prepare(lua_State *L, const at_runtime *rt, at_task *t, size_t size, int kind) {
-  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) at_runtime_refuse(L, rt);
   memset(t, 0, size);
   t->kind = (uint8_t)kind;
   t->index = -1;

@@ -11,6 +11,7 @@
 #include "core/cancellation.h"
 #include "core/op.h"
 #include "core/sched.h"
+#include "core/waker.h"
 
 #define ARITY 4
 #define RETRY_NS 10000000 /* a deadline for which there was no memory */
@@ -108,6 +109,7 @@ void at_timer_fire(lua_State *L, at_runtime *rt, int refresh) {
       at_task_settle(rt, t, AT_SUCCEEDED);
       at_unanchor(rt, slot);
     }
+    if (rt->deadline != 0 && at_sched_spent(rt)) return; /* the rest is the next step's */
   }
 }
 
@@ -139,6 +141,7 @@ void at_timer_arm(at_runtime *rt) {
   now = at_timer_now(rt);
   ms = due <= now ? 0 : (due - now) / 1000000 + ((due - now) % 1000000 != 0);
   if (uv_timer_start(&rt->uv->timer, on_timer, ms, 0) == 0) rt->armed = due == 0 ? 1 : due;
+  if (rt->waker != NULL) at_waker_call(rt); /* earlier than what the host was told */
 }
 
 /* ---- delay ---- */
@@ -209,9 +212,13 @@ static int l_now(lua_State *L) {
   return 1;
 }
 
+int at_timer_can_jump(const at_runtime *rt) {
+  return rt->virtual_clock == AT_CLOCK_AUTO && rt->heap_size > 0 && !uv_loop_alive(rt->loop);
+}
+
 /* A main chunk that would block with nothing but virtual delays ahead jumps to the first of them. */
 int at_timer_jump(at_runtime *rt) {
-  if (rt->virtual_clock != AT_CLOCK_AUTO || rt->heap_size == 0 || uv_loop_alive(rt->loop)) return 0;
+  if (!at_timer_can_jump(rt)) return 0;
   if (rt->heap[0].due > rt->now) rt->now = rt->heap[0].due;
   at_sched_wake(rt);
   return 1;

@@ -10,6 +10,7 @@ enum { AT_CLOCK_REAL, AT_CLOCK_VIRTUAL, AT_CLOCK_AUTO };
 
 /* The loop would block: an automatic clock jumps to the next due time; says whether it did. */
 int at_timer_jump(at_runtime *rt);
+int at_timer_can_jump(const at_runtime *rt);
 
 /* The clock, refreshed: monotonic, or the virtual one of tests. */
 uint64_t at_timer_now(at_runtime *rt);

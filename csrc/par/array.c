@@ -375,7 +375,7 @@ static int take(lua_State *L, at_shared *s, const void *bytes) {
 }
 
 void at_array_open(lua_State *L, at_runtime *rt) {
-  static const at_carrier carrier = {give, take};
+  static const at_carrier carrier = {give, take, 0};
   static const luaL_Reg functions[] = {
       {"new", l_new}, {"from_list", l_from_list}, {"from_string", l_from_string}, {NULL, NULL}};
   static const luaL_Reg methods[] = {

@@ -26,16 +26,20 @@ void at_carry_class(lua_State *L, const at_carrier *carrier) {
   lua_pop(L, 1);
 }
 
+void at_carry_reserve(lua_State *L, at_message *m) {
+  int capacity = m->carried_capacity ? m->carried_capacity * 2 : 2;
+  at_carried *carried;
+  if (m->carried_count < m->carried_capacity) return;
+  carried = (at_carried *)realloc(m->carried, (size_t)capacity * sizeof *carried);
+  if (carried == NULL) at_codec_no_memory(L);
+  m->carried = carried;
+  m->carried_capacity = capacity;
+}
+
 uint32_t at_carry_add(lua_State *L, at_message *m, const at_carrier *carrier, at_shared *s) {
-  if (m->carried_count == m->carried_capacity) {
-    int capacity = m->carried_capacity ? m->carried_capacity * 2 : 2;
-    at_carried *carried = (at_carried *)realloc(m->carried, (size_t)capacity * sizeof *carried);
-    if (carried == NULL) at_codec_no_memory(L);
-    m->carried = carried;
-    m->carried_capacity = capacity;
-  }
+  at_carry_reserve(L, m);
   m->carried[m->carried_count].carrier = carrier;
-  m->carried[m->carried_count].shared = (at_shared *)at_shared_retain(s);
+  m->carried[m->carried_count].shared = carrier->gives ? s : (at_shared *)at_shared_retain(s);
   return (uint32_t)m->carried_count++;
 }
 

@@ -314,6 +314,7 @@ void at_codec_free(at_codec *c) {
   at_message_free(&c->message);
   free(c->seen.entries);
   memset(&c->seen, 0, sizeof c->seen);
+  c->closed = 1;
 }
 
 at_codec *at_codec_push(lua_State *L) {

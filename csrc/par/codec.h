@@ -29,6 +29,7 @@ typedef struct at_carrier {
   /* [-0, +(0|1), e] pushes a userdata that holds s (a reference of its own) and returns 1; 0: the bytes
   ** make no sense. */
   int (*take)(lua_State *L, at_shared *s, const void *bytes);
+  int gives; /* what give returns is the message's: made for it, not borrowed */
 } at_carrier;
 
 typedef struct at_carried {
@@ -100,6 +101,7 @@ typedef struct at_codec {
   unsigned char named_fresh; /* compared in this message */
   const void *globals;
   unsigned char paused; /* the decoder has stopped the collector */
+  unsigned char closed; /* at_codec_free was called */
   int loaded_count;   /* functions remembered by the decoder */
   int class_count;    /* classes registered in this state */
 } at_codec;
@@ -135,6 +137,8 @@ void at_carry_class(lua_State *L, const at_carrier *carrier);
 void at_carry_push(lua_State *L);
 /* [-2, +0, m] name and metatable, at the top, are a class of this state. */
 void at_carry_register(lua_State *L, at_codec *c, int codec);
+/* [-0, +0, m] the next at_carry_add cannot raise. */
+void at_carry_reserve(lua_State *L, at_message *m);
 /* [-0, +0, m] the message carries s; returns its index there. */
 uint32_t at_carry_add(lua_State *L, at_message *m, const at_carrier *carrier, at_shared *s);
 /* A value on its way as a list of its own: [-0, +1, m] decodes m, whose values are pushed, or the error;

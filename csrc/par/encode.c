@@ -385,6 +385,8 @@ static void encode_userdata(encoder *e, int index, const step *at) {
   lua_pop(L, 2);
   if (carrier == NULL) at_refuse(e, index, at); /* a class of tables */
   if (refer(e, lua_topointer(L, index))) return;
+  at_carry_reserve(L, &e->c->message);
+  (void)reserve(e, 1 + sizeof(uint32_t) + sizeof bytes); /* nothing raises once there is something to give back */
   shared = carrier->give(L, index, bytes);
   put_tag(e, AT_T_CARRIED);
   put_u32(e, at_carry_add(L, &e->c->message, carrier, shared));
@@ -480,6 +482,7 @@ static void encode_locals(encoder *e) {
 void at_encode(lua_State *L, at_codec *c, int codec, int first, int role) {
   encoder e = {L, c, codec, 0, 1, 0, role, 0, 0};
   int last = lua_gettop(L), i;
+  if (c->closed) luaL_error(L, "asynctask: the runtime of this state is closed");
   luaL_checkstack(L, 10, "values");
   at_message_clear(&c->message);
   at_seen_clear(&c->seen);

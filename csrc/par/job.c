@@ -311,6 +311,11 @@ static int l_job_start(lua_State *L) {
 
 void at_job_start(at_worker *w, at_job *job) {
   lua_State *L = w->rt->L;
+  if (job->native != NULL) { /* nothing can interrupt it */
+    job->native(job);
+    at_job_end(job, AT_JOB_VALUES, 0);
+    return;
+  }
   lua_pushcfunction(L, l_job_start);
   lua_pushlightuserdata(L, job);
   if (lua_pcall(L, 1, 0, 0) == LUA_OK) {

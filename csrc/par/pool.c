@@ -304,7 +304,7 @@ void at_pool_ended(at_job *job) {
   at_pool *pool = job->pool;
   pthread_mutex_lock(&pool->mutex);
   if (job->state == AT_JOB_TAKEN) {
-    if (atomic_load(&job->cancelled)) {
+    if (atomic_load(&job->cancelled) && job->native == NULL) {
       job->worker->doomed--;
       pool->doomed--;
     }
@@ -325,6 +325,8 @@ int at_pool_cancel(at_pool *pool, at_job *job) {
     job->state = AT_JOB_ENDED;
     count_ended(pool);
     gone = is_gone(pool);
+  } else if (job->state == AT_JOB_TAKEN && job->native != NULL) {
+    atomic_store(&job->cancelled, 1); /* it looks itself: no signal could stop it */
   } else if (job->state == AT_JOB_TAKEN) {
     w = job->worker;
     asleep = w->asleep;

@@ -44,6 +44,7 @@ typedef struct at_job {
   at_joblist *list;    /* guarded by pool->mutex: the one it is in while queued */
   struct at_job *mine_next, **mine_prev; /* the submitter's jobs */
   at_parcel *parcel;   /* counted, or NULL */
+  void (*native)(struct at_job *job); /* of a job without Lua: what the worker's thread calls; or NULL */
   at_worker *worker;   /* guarded by pool->mutex: who took it */
   unsigned char state; /* guarded by pool->mutex */
   unsigned char counted;  /* submitter: counts as an external source */
@@ -120,6 +121,7 @@ struct at_pool {
   unsigned char reaping; /* guarded: the reaper's thread exists */
   pthread_t reaper;
   lua_CFunction opener;
+  lua_CFunction preload; /* what the root state was preloaded with, or NULL; called first */
   char *path, *cpath;    /* owned; package.path and cpath of the root state, or NULL */
   at_pool *shared;       /* a pool for one job: where the jobs of that job go; else NULL */
   at_pool *next, **prev; /* a pool for one job: in the list of the at_par that owns it */
@@ -141,12 +143,20 @@ typedef struct at_par {
   int spare_count;
 } at_par;
 
+/* In the registry of a state whose modules are preloaded: the function that does it, without arguments. */
+#define AT_PAR_PRELOAD "asynctask.preload"
+
 /* submit.c */
 at_par *at_par_get(lua_State *L); /* [-0, +0, m] */
 extern const char at_par_codec_key; /* of the codec's userdata in the registry */
 /* [-n, +1, e] the Task of the job f, args... from stack index 1 to the top, which is run by `pool` (NULL:
 ** the default pool). `arg`: number of f among the arguments, for errors. */
 int at_job_submit(lua_State *L, at_runtime *rt, at_pool *pool, at_parcel *parcel, int arg);
+/* Hands a job whose operation has begun to the pool: 0, or a status (nothing was taken). Whatever becomes of
+** it, its class's release lets go of job->home. Loop thread; no Lua. */
+int at_job_hand_over(at_runtime *rt, at_par *par, at_pool *pool, at_job *job);
+/* For at_opclass.cancel of a job. */
+int at_job_cancel(at_op *op);
 /* [-0, +0, m] the default pool, made now if need be; a new one, with package.path and cpath as they are. */
 at_pool *at_par_pool(lua_State *L, at_par *par);
 at_pool *at_par_new_pool(lua_State *L, at_par *par, int size);
@@ -159,6 +169,7 @@ void at_par_discard(at_pool *pool);
 void at_pools_open(lua_State *L, at_runtime *rt);
 int at_pool_default_size(void); /* of the cores that may be used, or ASYNCTASK_THREADS */
 at_pool *at_pools_optional(lua_State *L, int index); /* [-0, +0, v] NULL for nil, or closed */
+void at_pools_forget(at_pool *pool); /* its state closes: the object in front of it has none any more */
 void at_pools_gone(at_pool *pool); /* a drained pool: its owner's loop thread; frees it */
 void at_parcel_open(lua_State *L, at_runtime *rt);
 /* [-0, +1, e] pushes the table of a parcel in this worker's state. */

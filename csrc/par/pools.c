@@ -72,6 +72,14 @@ void at_pools_gone(at_pool *pool) {
   at_par_discard(pool);
 }
 
+void at_pools_forget(at_pool *pool) {
+  face *f = (face *)pool->face;
+  if (f == NULL) return;
+  f->pool = NULL;
+  f->closers = NULL;
+  pool->face = NULL;
+}
+
 /* [-0, +0, m] cancels the tasks of this state's jobs in the pool. */
 static void cancel_jobs(lua_State *L, at_runtime *rt, const at_pool *pool) {
   at_job *job;
@@ -203,7 +211,7 @@ static int l_pool(lua_State *L) {
   lua_Integer memory;
   face *f;
   lua_settop(L, 1);
-  if (rt->closing) return luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) return at_runtime_refuse(L, rt);
   (void)at_arg_options(L, 1, known);
   threads = (int)at_arg_field_integer(L, 1, "threads", at_pool_default_size(), 1, THREADS_MAX);
   memory = at_arg_field_integer(L, 1, "memory", 0, 1, LUA_MAXINTEGER);
@@ -235,6 +243,7 @@ at_pool *at_pool_single(at_pool *shared) {
   at_pool *pool = at_pool_new(1, shared->opener, shared->path, shared->cpath);
   if (pool == NULL) return NULL;
   pool->shared = shared;
+  pool->preload = shared->preload;
   pool->fresh = shared->fresh;
   pool->memory = shared->memory;
   return pool;

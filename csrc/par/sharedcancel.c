@@ -297,7 +297,7 @@ static int l_holder_gc(lua_State *L) {
 }
 
 void at_sharedcancel_open(lua_State *L, at_runtime *rt) {
-  static const at_carrier carrier = {give, take};
+  static const at_carrier carrier = {give, take, 0};
   static const luaL_Reg meta[] = {{"__gc", l_holder_gc}, {NULL, NULL}};
   at_runtime_class(L, rt, AT_FEED_MT, NULL, meta);
   luaL_getmetatable(L, AT_CANCELLATION_MT);

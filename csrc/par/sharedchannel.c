@@ -460,7 +460,7 @@ static int take(lua_State *L, at_shared *s, const void *bytes) {
 }
 
 void at_sharedchannel_open(lua_State *L, at_runtime *rt) {
-  static const at_carrier carrier = {give, take};
+  static const at_carrier carrier = {give, take, 0};
   static const luaL_Reg functions[] = {{"new", l_new}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"send", l_sharedchannel_send},
                                      {"receive", l_sharedchannel_receive},

@@ -79,7 +79,7 @@ static int job_push(lua_State *L, at_op *op) {
   return AT_OP_FAILED;
 }
 
-static int job_cancel(at_op *op) {
+int at_job_cancel(at_op *op) {
   at_job *job = (at_job *)(void *)op;
   uncount(job); /* nobody waits for it any more */
   if (op->rt->closing) return 0; /* the pool will send it back, and runs no code for it any more */
@@ -136,11 +136,15 @@ static void job_release(at_op *op) {
   free(job);
 }
 
-const at_opclass at_job_class = {"run", job_push, job_cancel, job_release, NULL, 0};
+const at_opclass at_job_class = {"run", job_push, at_job_cancel, job_release, NULL, 0};
 
 at_pool *at_par_new_pool(lua_State *L, at_par *par, int size) {
   at_pool *pool;
+  lua_CFunction preload;
   luaL_checkstack(L, 4, "pool");
+  lua_getfield(L, LUA_REGISTRYINDEX, AT_PAR_PRELOAD);
+  preload = lua_tocfunction(L, -1);
+  lua_pop(L, 1);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, LUA_LOADLIBNAME) != LUA_TTABLE) {
     lua_pushnil(L);
@@ -152,6 +156,7 @@ at_pool *at_par_new_pool(lua_State *L, at_par *par, int size) {
   pool = at_pool_new(size, par->opener, lua_tostring(L, -2), lua_tostring(L, -1));
   lua_pop(L, 4);
   if (pool == NULL) luaL_error(L, "not enough memory");
+  pool->preload = preload;
   return pool;
 }
 
@@ -185,7 +190,7 @@ static void check_function(lua_State *L, int arg) {
 static at_par *prepare(lua_State *L, at_runtime *rt, int arg) {
   at_par *par = at_par_get(L);
   check_function(L, arg);
-  if (rt->closing) luaL_error(L, "asynctask: the state is closing");
+  if (rt->closing) at_runtime_refuse(L, rt);
   if (par->codec->message.data == NULL && par->spare_count > 0)
     at_message_move(&par->codec->message, &par->spares[--par->spare_count]);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
@@ -197,6 +202,20 @@ static at_par *prepare(lua_State *L, at_runtime *rt, int arg) {
 static int from(const at_par *par, const at_pool *pool) {
   if (par->worker == NULL || pool->shared != NULL) return AT_FROM_ROOT;
   return par->worker->pool == pool ? AT_FROM_WORKER : AT_FROM_SINGLE;
+}
+
+int at_job_hand_over(at_runtime *rt, at_par *par, at_pool *pool, at_job *job) {
+  int status;
+  job->par = par;
+  job->pool = pool;
+  job->mail.receive = receive;
+  job->home = at_inbox_retain(rt->inbox);
+  status = at_pool_submit(pool, job, from(par, pool));
+  if (status < 0) return status;
+  job->counted = 1; /* it may have ended by now, but its mail is received on this thread */
+  par->outstanding++;
+  at_external_add(rt);
+  return 0;
 }
 
 /* Hands the encoded job of the pending Task at the top to the pool. A pool for one job is taken in
@@ -214,19 +233,11 @@ static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_poo
   job->par = par;
   job->pool = pool;
   job->single = pool->shared != NULL;
-  job->mail.receive = receive;
-  job->home = at_inbox_retain(rt->inbox);
   job->parcel = parcel;
   if (parcel != NULL) atomic_fetch_add(&parcel->refs, 1);
   link_mine(par, job);
-  status = at_pool_submit(pool, job, from(par, pool));
-  if (status < 0) {
-    at_op_fail(L, &job->op, status);
-    return;
-  }
-  job->counted = 1; /* it may have ended by now, but its mail is received on this thread */
-  par->outstanding++;
-  at_external_add(rt);
+  status = at_job_hand_over(rt, par, pool, job);
+  if (status < 0) at_op_fail(L, &job->op, status);
 }
 
 int at_job_submit(lua_State *L, at_runtime *rt, at_pool *pool, at_parcel *parcel, int arg) {
@@ -289,7 +300,10 @@ static void on_stalled(at_runtime *rt) {
 static void close_par(at_runtime *rt, at_closable *c) {
   at_par *par = (at_par *)(void *)c;
   (void)rt;
-  while (par->owned != NULL) at_par_discard(par->owned);
+  while (par->owned != NULL) {
+    at_pools_forget(par->owned);
+    at_par_discard(par->owned);
+  }
   if (par->worker == NULL && par->pool != NULL) at_pool_close(par->pool);
   par->pool = NULL;
   while (par->spare_count > 0) at_message_free(&par->spares[--par->spare_count]);

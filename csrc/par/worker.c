@@ -54,6 +54,10 @@ static int l_worker_open(lua_State *L) {
   luaL_openlibs(L);
   set_package(L, "path", w->pool->path);
   set_package(L, "cpath", w->pool->cpath);
+  if (w->pool->preload != NULL) {
+    lua_pushcfunction(L, w->pool->preload);
+    lua_call(L, 0, 0);
+  }
   luaL_requiref(L, "asynctask.core", w->pool->opener, 0);
   w->rt = at_runtime_get(L);
   w->par = at_par_get(L);
