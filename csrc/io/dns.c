@@ -1,4 +1,5 @@
-/* dns.c - names into addresses and back: getaddrinfo and getnameinfo on the pool for blocking calls.
+/* dns.c - names into addresses and back: getaddrinfo, getnameinfo and, for LuaSocket's API, gethostbyname
+** on the pool for blocking calls.
 ** Owns the requests; a pool's thread writes `list`, `error` and the names, the loop thread reads them
 ** afterwards.
 ** Invariants: a lookup that runs cannot be stopped, its waiter goes on without it; one runtime has no
@@ -6,6 +7,7 @@
 ** starve files. */
 #include "io/dns.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdatomic.h>
@@ -34,6 +36,8 @@ typedef struct lookup {
   void (*run)(at_work *w);
   int error;             /* of getaddrinfo or getnameinfo */
   struct addrinfo *list; /* owned */
+  struct hostent entry;  /* of run_entry; points into `memory` */
+  char *memory;          /* owned */
   int family;
   at_address address;        /* of a reverse lookup */
   char service[NI_MAXSERV];  /* wanted, or found */
@@ -68,6 +72,72 @@ static void run_lookup(at_work *w) {
                          NI_MAXHOST, l->service, sizeof l->service, NI_NAMEREQD);
   note(l);
 }
+
+/* getaddrinfo's error for one of gethostbyname. */
+static int error_of(int h_error) {
+  switch (h_error) {
+    case TRY_AGAIN: return EAI_AGAIN;
+    case NO_RECOVERY: return EAI_FAIL;
+#ifdef EAI_NODATA
+    case NO_DATA: return EAI_NODATA;
+#endif
+    default: return EAI_NONAME;
+  }
+}
+
+#ifdef __GLIBC__
+/* A call with this much memory. ERANGE: it wants more. */
+static int call_entry(lookup *l, size_t size) {
+  struct hostent *found = NULL;
+  struct in_addr address;
+  int h_error = 0, error;
+  if (inet_aton(l->host, &address) != 0)
+    error = gethostbyaddr_r(&address, sizeof address, AF_INET, &l->entry, l->memory, size, &found, &h_error);
+  else
+    error = gethostbyname_r(l->host, &l->entry, l->memory, size, &found, &h_error);
+  if (error == ERANGE) return ERANGE;
+  l->error = found != NULL ? 0 : error_of(h_error);
+  return 0;
+}
+
+static void run_entry(at_work *w) {
+  lookup *l = (lookup *)(void *)w;
+  size_t size = 1024;
+  do {
+    free(l->memory);
+    l->memory = malloc(size);
+    if (l->memory == NULL) l->error = EAI_MEMORY;
+  } while (l->memory != NULL && call_entry(l, size) == ERANGE && (size *= 2) < 1024 * 1024);
+}
+#else
+/* Without the calls that take memory: the name and the IPv4 addresses, no aliases. */
+static void run_entry(at_work *w) {
+  static char *none[] = {NULL};
+  lookup *l = (lookup *)(void *)w;
+  struct addrinfo hints, *a;
+  char **list;
+  size_t n = 1;
+  memset(&hints, 0, sizeof hints);
+  hints.ai_family = AF_INET;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_CANONNAME;
+  l->error = getaddrinfo(l->host, NULL, &hints, &l->list);
+  if (l->error != 0) return;
+  for (a = l->list; a != NULL; a = a->ai_next) n++;
+  list = malloc(n * sizeof *list);
+  l->memory = (char *)list;
+  if (list == NULL) {
+    l->error = EAI_MEMORY;
+    return;
+  }
+  l->entry.h_name = l->list->ai_canonname != NULL ? l->list->ai_canonname : l->host;
+  l->entry.h_aliases = none;
+  l->entry.h_addr_list = list;
+  for (a = l->list; a != NULL; a = a->ai_next)
+    *list++ = (char *)&((struct sockaddr_in *)(void *)a->ai_addr)->sin_addr;
+  *list = NULL;
+}
+#endif
 
 /* ---- whose turn it is ---- */
 
@@ -161,6 +231,27 @@ static void push_addresses(lua_State *L, const lookup *l) {
   }
 }
 
+/* [-0, +1, m] pushes {name=, alias={...}, ip={...}}. */
+static void push_entry(lua_State *L, const struct hostent *h) {
+  char text[INET_ADDRSTRLEN];
+  int i;
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, h->h_name);
+  lua_setfield(L, -2, "name");
+  lua_newtable(L);
+  for (i = 0; h->h_aliases != NULL && h->h_aliases[i] != NULL; i++) {
+    lua_pushstring(L, h->h_aliases[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "alias");
+  lua_newtable(L);
+  for (i = 0; h->h_addr_list[i] != NULL; i++) {
+    lua_pushstring(L, inet_ntop(AF_INET, h->h_addr_list[i], text, sizeof text));
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "ip");
+}
+
 static int lookup_push(lua_State *L, at_op *op) {
   lookup *l = (lookup *)(void *)op;
   if (op->status == 0 && l->error != 0) op->status = status_of(l->error);
@@ -170,6 +261,10 @@ static int lookup_push(lua_State *L, at_op *op) {
   }
   if (l->run == run_resolve) {
     push_addresses(L, l);
+    return 1;
+  }
+  if (l->run == run_entry) {
+    push_entry(L, &l->entry);
     return 1;
   }
   lua_pushstring(L, l->host);
@@ -205,12 +300,13 @@ static void lookup_release(at_op *op) {
     lane_drop(l->lane);
   }
   if (l->list != NULL) freeaddrinfo(l->list);
+  free(l->memory);
   free(l);
 }
 
 static const char *lookup_subject(at_op *op) {
   lookup *l = (lookup *)(void *)op;
-  return l->run == run_resolve ? l->host : l->address.text;
+  return l->run == run_lookup ? l->address.text : l->host;
 }
 
 static const at_opclass resolve_class = {"resolve", lookup_push, lookup_cancel, lookup_release,
@@ -305,9 +401,23 @@ static int l_net_lookup(lua_State *L) {
   return 1;
 }
 
+/* host_entry(host) -> {name=, alias={...}, ip={...}}: what gethostbyname and gethostbyaddr say (IPv4) */
+static int l_net_host_entry(lua_State *L) {
+  at_runtime *rt = at_rt(L);
+  const char *host = luaL_checkstring(L, 1);
+  size_t size = strlen(host) + 1;
+  lookup *l = begin(L, rt, &resolve_class, size);
+  if (l == NULL) return 1;
+  l->run = run_entry;
+  memcpy(l->host, host, size);
+  enter(rt, l);
+  return 1;
+}
+
 /* [-0, +0, m] adds to core.net at the top */
 void at_dns_open(lua_State *L, at_runtime *rt) {
-  static const luaL_Reg functions[] = {{"resolve", l_net_resolve}, {"lookup", l_net_lookup}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"resolve", l_net_resolve}, {"lookup", l_net_lookup},
+                                       {"host_entry", l_net_host_entry}, {NULL, NULL}};
   lane **holder;
   at_runtime_setfuncs(L, rt, functions);
   holder = lua_newuserdatauv(L, sizeof *holder, 0);

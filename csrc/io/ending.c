@@ -140,7 +140,7 @@ static void close_later(at_stream *s) {
   (void)uv_timer_start(&linger->timer, on_linger, AT_LINGER_MS, AT_LINGER_MS);
   uv_unref((uv_handle_t *)&linger->timer); /* the poll handle counts */
   s->linger = linger;
-  at_reader_end(s, UV_EBADF);
+  at_reader_end(&s->in, UV_EBADF);
 }
 
 void at_ending_finish(at_stream *s) {

@@ -141,7 +141,7 @@ static int l_lines_call(lua_State *L) {
   if (lua_getiuservalue(L, 1, VALUE_FILE) == LUA_TUSERDATA) return round_of(L, rt, s);
   lua_pop(L, 1);
   lua_getiuservalue(L, 1, VALUE_PATH);
-  at_fs_start_open(L, rt, lua_tostring(L, -1), O_RDONLY, 0);
+  at_fs_start_open(L, rt, NULL, lua_tostring(L, -1), O_RDONLY, 0);
   lua_remove(L, -2);
   return await_top(L, 1, opened);
 }

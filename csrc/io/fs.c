@@ -159,6 +159,7 @@ static void op_release(at_op *op) {
   if (o->made) (void)rmdir(o->text);
   free(o->path);
   free(o->path2);
+  free(o->beneath);
   free(o->text);
   free(o);
 }
@@ -226,10 +227,10 @@ static int start(lua_State *L, enum at_verb v, const char *path2, int flags, int
 }
 
 /* [-0, +1|0, m] opens a file whose name is in memory, for reading; pushes the Task, or says 0. */
-static int open_cached(lua_State *L, at_runtime *rt, const char *path) {
+static int open_cached(lua_State *L, at_runtime *rt, const char *beneath, const char *path) {
   struct stat st;
   at_file *f = at_file_push(L, rt, path); /* before there is a descriptor to lose */
-  int fd = at_cached_open(path, &st);
+  int fd = at_cached_open(beneath, path, &st);
   if (fd < 0) {
     lua_pop(L, 1);
     return 0;
@@ -239,25 +240,33 @@ static int open_cached(lua_State *L, at_runtime *rt, const char *path) {
   return 1;
 }
 
-void at_fs_start_open(lua_State *L, at_runtime *rt, const char *path, int flags, int permissions) {
+void at_fs_start_open(lua_State *L, at_runtime *rt, const char *beneath, const char *path,
+                      int flags, int permissions) {
   at_pathop *o;
-  if (flags == O_RDONLY && !at_op_refused(rt) && at_cached_allowed(rt) && open_cached(L, rt, path))
+  if (flags == O_RDONLY && !at_op_refused(rt) && at_cached_allowed(rt) &&
+      open_cached(L, rt, beneath, path))
     return;
   o = new_op(L, rt, AT_VERB_OPEN, path, NULL);
   if (o == NULL) return;
+  if (beneath != NULL && (o->beneath = strdup(beneath)) == NULL) {
+    at_op_fail(L, &o->work.op, UV_ENOMEM);
+    return;
+  }
   o->flags = flags;
   o->permissions = permissions;
   (void)submit(L, rt, o, AT_VERB_OPEN);
 }
 
-/* open(path [, mode [, {permissions=}]]) -> Task of a File */
+/* open(path [, mode [, {permissions=, beneath=}]]) -> Task of a File */
 static int l_fs_open(lua_State *L) {
-  static const char *const known[] = {"permissions", NULL};
-  const char *path = at_arg_path(L, 1);
+  static const char *const known[] = {"beneath", "permissions", NULL};
+  const char *path = at_arg_path(L, 1), *beneath;
   int flags = at_fs_check_mode(L, 2), permissions;
+  lua_settop(L, 3);
   at_arg_options(L, 3, known);
+  beneath = at_arg_field_path(L, 3, "beneath"); /* stack: path mode options beneath? */
   permissions = (int)at_arg_field_integer(L, 3, "permissions", PERMISSIONS, 0, 07777);
-  at_fs_start_open(L, at_rt(L), path, flags, permissions);
+  at_fs_start_open(L, at_rt(L), beneath, path, flags, permissions);
   return 1;
 }
 

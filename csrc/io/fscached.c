@@ -41,14 +41,14 @@ void at_cached_charge(at_runtime *rt, size_t bytes) {
 
 static atomic_int no_openat2; /* the kernel has no openat2, or no RESOLVE_CACHED */
 
-/* A descriptor, or -1 with errno. */
-static int open_cached(const char *path, int flags) {
+/* A descriptor, or -1 with errno. Below `root`, unless that is AT_FDCWD. */
+static int open_cached(int root, const char *path, int flags) {
   struct open_how how;
   long fd;
   memset(&how, 0, sizeof how);
   how.flags = (unsigned)(flags | O_CLOEXEC);
-  how.resolve = RESOLVE_CACHED;
-  fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+  how.resolve = RESOLVE_CACHED | (root == AT_FDCWD ? 0 : RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
+  fd = syscall(SYS_openat2, root, path, &how, sizeof how);
   if (fd < 0 && (errno == ENOSYS || errno == EINVAL || errno == EPERM))
     atomic_store_explicit(&no_openat2, 1, memory_order_relaxed);
   return (int)fd;
@@ -114,11 +114,9 @@ static void stat_from(const struct statx *sx, struct stat *st) {
   st->st_ctim = time_of(sx->stx_ctime);
 }
 
-int at_cached_stat(const char *path, int follow, struct stat *st) {
+static int stat_at(int root, const char *path, int follow, struct stat *st) {
   struct statx sx;
-  int known, fd;
-  if (atomic_load_explicit(&no_openat2, memory_order_relaxed)) return 0;
-  fd = open_cached(path, O_PATH | (follow ? 0 : O_NOFOLLOW));
+  int known, fd = open_cached(root, path, O_PATH | (follow ? 0 : O_NOFOLLOW));
   if (fd < 0) return 0;
   known = stat_cached(fd, &sx);
   (void)close(fd); /* an O_PATH descriptor: nothing to lose */
@@ -126,9 +124,25 @@ int at_cached_stat(const char *path, int follow, struct stat *st) {
   return known;
 }
 
-int at_cached_open(const char *path, struct stat *st) {
-  if (!at_cached_stat(path, 1, st) || !S_ISREG(st->st_mode)) return -1;
-  return open_cached(path, O_RDONLY | O_NONBLOCK); /* in case it was swapped for a FIFO just now */
+int at_cached_stat(const char *path, int follow, struct stat *st) {
+  if (atomic_load_explicit(&no_openat2, memory_order_relaxed)) return 0;
+  return stat_at(AT_FDCWD, path, follow, st);
+}
+
+static int open_at(int root, const char *path, struct stat *st) {
+  if (!stat_at(root, path, 1, st) || !S_ISREG(st->st_mode)) return -1;
+  return open_cached(root, path, O_RDONLY | O_NONBLOCK); /* if it was swapped for a FIFO just now */
+}
+
+int at_cached_open(const char *beneath, const char *path, struct stat *st) {
+  int root, fd;
+  if (atomic_load_explicit(&no_openat2, memory_order_relaxed)) return -1;
+  if (beneath == NULL) return open_at(AT_FDCWD, path, st);
+  root = open_cached(AT_FDCWD, beneath, O_PATH | O_DIRECTORY);
+  if (root < 0) return -1;
+  fd = open_at(root, path, st);
+  (void)close(root); /* an O_PATH descriptor: nothing to lose */
+  return fd;
 }
 
 ssize_t at_cached_read(int fd, void *data, size_t size, int64_t at, unsigned char *able) {
@@ -141,8 +155,8 @@ ssize_t at_cached_read(int fd, void *data, size_t size, int64_t at, unsigned cha
 
 #else
 
-int at_cached_open(const char *path, struct stat *st) {
-  (void)path, (void)st;
+int at_cached_open(const char *beneath, const char *path, struct stat *st) {
+  (void)beneath, (void)path, (void)st;
   return -1;
 }
 

@@ -31,12 +31,8 @@ const char *at_fs_type(unsigned mode) {
   }
 }
 
-int at_fs_open_fd(const char *path, int flags, int permissions, struct stat *st) {
-  int fd, status = 0;
-  do {
-    fd = open(path, flags | O_CLOEXEC | O_NOCTTY, (mode_t)permissions);
-  } while (fd < 0 && errno == EINTR);
-  if (fd < 0) return -errno;
+int at_fs_accept_fd(int fd, struct stat *st) {
+  int status = 0;
   if (fstat(fd, st) != 0) status = -errno;
   else if (S_ISDIR(st->st_mode)) status = UV_EISDIR;
   if (status == 0) return fd;
@@ -44,9 +40,19 @@ int at_fs_open_fd(const char *path, int flags, int permissions, struct stat *st)
   return status;
 }
 
+int at_fs_open_fd(const char *path, int flags, int permissions, struct stat *st) {
+  int fd;
+  do {
+    fd = open(path, flags | O_CLOEXEC | O_NOCTTY, (mode_t)permissions);
+  } while (fd < 0 && errno == EINTR);
+  return fd < 0 ? -errno : at_fs_accept_fd(fd, st);
+}
+
 static void open_run(at_work *w) {
   at_pathop *o = op_of(w);
-  int fd = at_fs_open_fd(o->path, o->flags, o->permissions, &o->st);
+  int fd = o->beneath == NULL
+               ? at_fs_open_fd(o->path, o->flags, o->permissions, &o->st)
+               : at_fs_open_beneath(o->beneath, o->path, o->flags, o->permissions, &o->st);
   if (fd < 0) w->op.status = fd;
   else o->fd = fd;
 }

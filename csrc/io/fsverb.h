@@ -19,6 +19,7 @@ enum at_verb {
 typedef struct at_pathop {
   at_work work;
   char *path, *path2;  /* owned; path2 or NULL */
+  char *beneath;       /* owned; open: the directory that the path must not leave, or NULL */
   int flags;           /* open flags; options of the verb */
   int permissions;
   int64_t number;      /* truncate: the size; exists: the answer */

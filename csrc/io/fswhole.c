@@ -218,7 +218,7 @@ static int push_cached(lua_State *L, at_runtime *rt, const char *path) {
   unsigned char able = 1;
   struct stat st;
   ssize_t n = -1;
-  int fd = at_cached_open(path, &st);
+  int fd = at_cached_open(NULL, path, &st);
   if (fd < 0) return 0;
   if (st.st_size > 0 && st.st_size <= AT_CACHED_WHOLE) /* size 0 may be one that is not told */
     n = at_cached_read(fd, data, (size_t)st.st_size + 1, 0, &able);

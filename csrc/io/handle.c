@@ -80,9 +80,9 @@ ssize_t at_handle_recv(at_stream *s, char *memory, size_t size) {
 void at_handle_answer(at_stream *s) {
   struct at_handing *h = s->handing;
   if (h == NULL || h->answered) return;
-  if (s->handle_count == 0 && !s->ended && s->in_status == 0) return;
+  if (s->handle_count == 0 && !s->in.ended && s->in.status == 0) return;
   h->answered = 1;
-  h->op.status = s->handle_count > 0 ? 0 : s->in_status;
+  h->op.status = s->handle_count > 0 ? 0 : s->in.status;
   at_op_done(&h->op);
 }
 
@@ -174,7 +174,7 @@ int l_stream_receive_handle(lua_State *L) {
   if (s == NULL) return at_stream_failed(L, rt, UV_EBADF, "receive_handle");
   if (!s->is_unix) return at_stream_failed(L, rt, UV_ENOTSUP, "receive_handle");
   if (s->handing != NULL) return at_stream_failed(L, rt, UV_EBUSY, "receive_handle");
-  if (s->handle_count > 0 || s->ended) {
+  if (s->handle_count > 0 || s->in.ended) {
     if (push_oldest(L, rt, s) == 0)
       at_task_resolved(L, rt, 1);
     else
@@ -182,7 +182,7 @@ int l_stream_receive_handle(lua_State *L) {
     at_stream_update(s);
     return 1;
   }
-  if (s->in_status != 0) return at_stream_failed(L, rt, s->in_status, "receive_handle");
+  if (s->in.status != 0) return at_stream_failed(L, rt, s->in.status, "receive_handle");
   t = at_op_new(L, rt);
   if (at_task_settled(t)) return 1;
   h = at_op_alloc(L, rt, t, &class, sizeof *h);
@@ -191,7 +191,7 @@ int l_stream_receive_handle(lua_State *L) {
   at_stream_hold(s);
   s->handing = h;
   s->waits++;
-  s->reading = 1;
+  s->in.wanted = 1;
   at_stream_update(s);
   lua_pushvalue(L, 1); /* the Task keeps the stream alive */
   lua_setiuservalue(L, -2, 1);

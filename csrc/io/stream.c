@@ -1,5 +1,5 @@
 /* stream.c - the life of a stream: descriptor, poll handle, counting, closing; its class.
-** Owns the malloc'd at_stream; calls the kernel, reader.c, writer.c, ending.c. Loop thread only.
+** Owns the malloc'd at_stream; calls the kernel, receiver.c, writer.c, ending.c. Loop thread only.
 ** Invariants: an at_stream lives until its handle's close callback has run, its userdata is
 ** collected and no operation points to it; it is polled only for what somebody wants; the handle
 ** counts for the loop's life only while an operation waits or bytes are queued. */
@@ -46,7 +46,7 @@ void at_stream_hold(at_stream *s) { s->refs++; }
 
 void at_stream_drop(at_stream *s) {
   if (--s->refs > 0) return;
-  at_buffer_free(&s->in);
+  at_buffer_free(&s->in.buffer);
   scratch_drop(s->scratch);
   free(s);
 }
@@ -64,7 +64,7 @@ void at_stream_update(at_stream *s) {
   int events = 0;
   if (s->fd < 0 || s->in_poll) return;
   if (s->connecting != NULL || s->head != NULL) events |= UV_WRITABLE;
-  if (s->reading && !s->ended && s->in_status == 0 && s->handle_count < AT_STREAM_HANDLES)
+  if (s->in.wanted && !s->in.ended && s->in.status == 0 && s->handle_count < AT_STREAM_HANDLES)
     events |= UV_READABLE;
   if (events != s->events) {
     s->events = (unsigned char)events;
@@ -94,16 +94,38 @@ static void on_poll(uv_poll_t *handle, int status, int events) {
     s->connected(s, 0);
   } else {
     if ((events & UV_WRITABLE) && s->fd >= 0) at_writer_flush(s);
-    if ((events & UV_READABLE) && s->fd >= 0) at_reader_receive(s);
+    if ((events & UV_READABLE) && s->fd >= 0) at_receiver_run(s);
   }
   at_sched_enter(rt);
   s->in_poll = 0;
   if (s->fd >= 0) {
-    if (at_buffer_keep(&s->in) < 0) s->in_status = UV_ENOMEM;
+    if (at_buffer_keep(&s->in.buffer) < 0) s->in.status = UV_ENOMEM;
     at_stream_update(s);
   }
   at_stream_drop(s);
 }
+
+/* ---- reading ---- */
+
+static at_stream *of_inlet(at_inlet *in) {
+  return (at_stream *)(void *)((char *)in - offsetof(at_stream, in));
+}
+
+static void begin_reading(at_inlet *in) {
+  at_stream *s = of_inlet(in);
+  at_stream_hold(s);
+  s->waits++;
+  at_stream_update(s);
+}
+
+static void end_reading(at_inlet *in) {
+  at_stream *s = of_inlet(in);
+  s->waits--;
+  at_stream_update(s);
+  at_stream_drop(s);
+}
+
+static const at_inletclass inlet_class = {begin_reading, end_reading, NULL, NULL};
 
 /* ---- closing ---- */
 
@@ -119,7 +141,7 @@ void at_stream_abort(at_stream *s) {
   uv_close((uv_handle_t *)&s->poll, on_closed);
   (void)close(fd); /* whatever it says, the descriptor is gone */
   if (s->connecting != NULL) s->connected(s, UV_EBADF);
-  at_reader_end(s, UV_EBADF);
+  at_reader_end(&s->in, UV_EBADF);
   at_writer_end(s, UV_EBADF);
   at_handle_end(s, UV_EBADF);
   at_ending_end(s, UV_EBADF);
@@ -129,7 +151,7 @@ void at_stream_abort(at_stream *s) {
 void at_stream_shut_pipe(at_stream *s) {
   int fd = s->fd;
   s->fd = -1;
-  s->ended = 1;
+  s->in.ended = 1;
   at_closable_remove(&s->closable);
   uv_close((uv_handle_t *)&s->poll, on_closed);
   (void)close(fd);
@@ -164,6 +186,7 @@ int at_stream_take(at_runtime *rt, at_streambox *box, int fd, int what) {
     return status;
   }
   uv_unref((uv_handle_t *)&s->poll);
+  s->in.class = &inlet_class;
   s->poll.data = s;
   s->rt = rt;
   s->box = box;
@@ -214,6 +237,17 @@ at_streambox *at_stream_self(lua_State *L) {
   if (box != NULL && lua_rawlen(L, 1) == sizeof *box && box->kind == &kind) return box;
   return luaL_checkudata(L, 1, AT_STREAM_MT); /* raises */
 }
+
+static at_inlet *inlet(lua_State *L) {
+  at_stream *s = at_stream_open_one(at_stream_self(L));
+  return s == NULL ? NULL : &s->in;
+}
+
+static int l_stream_read(lua_State *L) { return at_reader_read(L, inlet(L)); }
+
+static int l_stream_read_some(lua_State *L) { return at_reader_read_some(L, inlet(L)); }
+
+static int l_stream_read_until(lua_State *L) { return at_reader_read_until(L, inlet(L)); }
 
 /* sockname() -> {host=, port=} or {path=}; nil, error when it has none. */
 static int l_stream_sockname(lua_State *L) {

@@ -1,6 +1,6 @@
 /* stream.h - a stream of bytes over a descriptor that can be polled: TCP and Unix sockets, pairs,
-** later pipes and terminals. What stream.c (lifetime), reader.c (reading), writer.c (writing) and
-** ending.c (shutdown, close) share. Loop thread only.
+** later pipes and terminals. What stream.c (lifetime), receiver.c (what comes),
+** writer.c (writing) and ending.c (shutdown, close) share; reading is reader.c's, through the inlet. Loop thread only.
 **
 ** Why uv_poll and our own calls, not uv_stream_t: libuv's queued writes raise SIGPIPE (it has no
 ** MSG_NOSIGNAL), and its accept loop spins or drops clients when descriptors run out. */
@@ -9,30 +9,16 @@
 
 #include <uv.h>
 
-#include "base/buffer.h"
-#include "base/format.h"
 #include "core/op.h"
+#include "io/inlet.h"
 
 #define AT_STREAM_MT "asynctask.Stream"
-#define AT_STREAM_MARK (64 * 1024) /* bytes that wait in each direction before it is held up */
-#define AT_STREAM_LINE (16 * 1024 * 1024) /* a longer line is an error */
 #define AT_STREAM_HANDLES 4 /* descriptors that wait to be received before reading is held up */
 
 /* What a descriptor is: read and write go to it, recv and send, the latter with descriptors. */
 enum { AT_STREAM_FILE, AT_STREAM_SOCKET, AT_STREAM_UNIX };
 
 typedef struct at_stream at_stream;
-
-/* The read that waits. */
-typedef struct at_reading {
-  at_op op;
-  at_stream *stream;      /* counted */
-  at_plan plan;           /* its items and delimiter are here, or behind */
-  unsigned char answered; /* at_op_done was called */
-  unsigned char lent;     /* it is the stream's own one */
-  char delimiter[8];
-  at_item items[2];
-} at_reading;
 
 /* The userdata. */
 typedef struct at_streambox {
@@ -44,6 +30,7 @@ typedef struct at_streambox {
 typedef struct at_scratch at_scratch;
 
 struct at_stream {
+  at_inlet in;
   uv_poll_t poll;
   at_closable closable;
   at_runtime *rt;
@@ -54,20 +41,12 @@ struct at_stream {
   int waits;           /* operations that wait: the handle keeps the loop alive */
   unsigned char events;     /* what is polled for */
   unsigned char is_socket, is_unix;
-  unsigned char reading;    /* reads ahead */
-  unsigned char ended;      /* end of file was read */
   unsigned char shut;       /* our end was shut, or will be once the queue is empty */
   unsigned char closing;    /* close was called */
   unsigned char in_poll;    /* its callback runs, which updates at its end */
 
   struct at_connecting *connecting; /* tcp.c: borrowed from the kernel */
   void (*connected)(at_stream *s, int status);
-
-  /* reader.c */
-  at_buffer in;
-  at_reading *reader; /* the one read that waits, or NULL */
-  at_reading own;     /* serves most reads, so that they allocate nothing */
-  int in_status;             /* why reading failed */
 
   /* handle.c */
   int handles[AT_STREAM_HANDLES]; /* owned: received, and nobody has them */
@@ -117,12 +96,8 @@ void at_stream_push_error(lua_State *L, int status, const char *op);
 /* [-0, +1, m] pushes a Task that failed with it; returns 1. */
 int at_stream_failed(lua_State *L, at_runtime *rt, int status, const char *op);
 
-/* reader.c */
-int l_stream_read(lua_State *L);
-int l_stream_read_some(lua_State *L);
-int l_stream_read_until(lua_State *L);
-void at_reader_receive(at_stream *s);            /* there may be bytes to read */
-void at_reader_end(at_stream *s, int status);    /* the read that waits ends */
+/* receiver.c */
+void at_receiver_run(at_stream *s);              /* there may be bytes to read */
 
 /* writer.c */
 int l_stream_write(lua_State *L);
