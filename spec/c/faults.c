@@ -3,6 +3,8 @@
 ** 2, 3 ... until the scenario passes untouched. After each fault there is an error that says so, and the
 ** same scenario passes in the same state. Built and run by spec/host/faults_spec.lua, with
 **     faults [runs [scenario [mode [n]]]]
+** With FAULTS_API the scenarios are those of the C API, apiscenarios.h, whose functions are called through
+** apimodule.c.
 ** `runs` bounds how many n a scenario is tried with in each mode, evenly spread; 0: all. */
 #include <asynctask.h>
 #include <lauxlib.h>
@@ -78,10 +80,17 @@ void *__wrap_malloc(size_t size) { return library_fails() ? NULL : __real_malloc
 void *__wrap_calloc(size_t n, size_t size) { return library_fails() ? NULL : __real_calloc(n, size); }
 void *__wrap_realloc(void *p, size_t size) { return library_fails() ? NULL : __real_realloc(p, size); }
 
+#ifdef FAULTS_API
+int luaopen_apimodule(lua_State *L);
+#endif
+
 /* Each is the body of a function on the main chunk; it returns true if all went well. */
 static const struct {
   const char *name, *body;
 } scenarios[] = {
+#ifdef FAULTS_API
+#include "apiscenarios.h"
+#else
     {"spawn", "local t = spawn(function(...) await(task.yield()) return select('#', ...), ... end, 1, 2, 3)\n"
               "local n, a, b, c = await(t)\n"
               "local d = await(spawn(function() return await(spawn(function() return await(task.delay(0, 7)) end)) end))\n"
@@ -195,6 +204,7 @@ static const struct {
              "local answer = task.with_timeout(0.5, function() await(c:write('hello\\n')) return await(c:read('l')) end)\n"
              "await(c:close()) await(server:close()) await(serving)\n"
              "return answer == 'hello!'"},
+#endif
 };
 
 static const char prelude[] =
@@ -220,6 +230,10 @@ static lua_State *open_state(const char *body) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_asynctask_core);
   lua_setfield(L, -2, "asynctask.core");
+#ifdef FAULTS_API
+  lua_pushcfunction(L, luaopen_apimodule);
+  lua_setfield(L, -2, "apimodule");
+#endif
   lua_pop(L, 1);
   if (luaL_dostring(L, prelude) || luaL_loadstring(L, body)) complain("setup", lua_tostring(L, -1));
   lua_setglobal(L, "scenario");

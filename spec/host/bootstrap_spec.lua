@@ -74,7 +74,9 @@ describe("bootstrap", function()
     local output, code, calls = bootstrap("test")
     assert.equal(0, code, output)
     local install = "apt-get install -y --no-install-recommends "
-      .. "gcc libc6-dev liblua5.4-dev libuv1-dev lua-busted lua5.4 make pkg-config"
+      .. "curl gcc libc6-dev libcurl4-openssl-dev libhttp-parser-dev liblua5.4-dev libssl-dev libuv1-dev libwslay-dev "
+      .. "lua-busted lua-cjson lua-redis lua-socket lua5.4 make " .. (io.open "/usr/sbin/nginx" and "" or "nginx-light ")
+      .. "openssl pkg-config python3 redis-server"
     assert.is_truthy(output:find(install, 1, true), output)
     assert.is_truthy(calls:find("apt-get update", 1, true), calls)
     assert.is_truthy(calls:find(install .. "\n", 1, true), calls)
@@ -88,6 +90,20 @@ describe("bootstrap", function()
     assert.equal(0, code)
     assert.is_truthy(calls:find("recommends clang lua-check\n", 1, true), calls)
     assert.is_nil(calls:find("lua-busted", 1, true))
+  end)
+
+  it("ext: asks for the libraries of the optional modules, which nothing else needs but specs and lint", function()
+    whole_machine()
+    stand_in("apt-get")
+    stand_in("pkg-config", "case $* in *libcurl*|*wslay*|*http*) exit 1;; esac")
+    stand_in("gcc", "grep -q 'curl/\\|wslay/\\|http_parser' && exit 1; exit 0")
+    local output, code, calls = bootstrap("ext")
+    assert.equal(0, code, output)
+    assert.is_truthy(calls:find("recommends libcurl4-openssl-dev libhttp-parser-dev libwslay-dev\n", 1, true), calls)
+    assert.is_truthy(calls:find("make ext\n", 1, true), calls)
+    code, calls = select(2, bootstrap("all"))
+    assert.equal(0, code)
+    assert.is_falsy(calls:find("install.*libcurl.*install"), calls)
   end)
 
   it("uses sudo when it is not root, and says what to run when there is no sudo", function()

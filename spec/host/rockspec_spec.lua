@@ -2,10 +2,10 @@
 
 local child = require("spec.support.child")
 
---- Loads the rockspec as LuaRocks does: with an empty environment.
-local function rockspec()
+--- Loads a rockspec as LuaRocks does: with an empty environment.
+local function rockspec(name)
   local rock = {}
-  local chunk = assert(loadfile(child.root .. "/asynctask-scm-1.rockspec", "t", rock))
+  local chunk = assert(loadfile(child.root .. "/" .. (name or "asynctask") .. "-scm-1.rockspec", "t", rock))
   chunk()
   return rock
 end
@@ -29,11 +29,14 @@ end
 describe("the rockspec", function()
   local rock = rockspec()
 
-  it("lists every C source of csrc/, and nothing else", function()
+  it("lists every C source of csrc/ but the optional modules', and nothing else", function()
     local sources = {}
     for _, name in ipairs(rock.build.modules["asynctask.core"].sources) do sources[#sources + 1] = name end
     table.sort(sources)
-    local present = files("csrc", "*.c")
+    local present = {}
+    for _, name in ipairs(files("csrc", "*.c")) do
+      if not name:find("^csrc/ext/") then present[#present + 1] = name end
+    end
     assert.is_true(#present > 0)
     assert.same(present, sources)
   end)
@@ -77,6 +80,30 @@ describe("the rockspec", function()
     assert.equal(version, table.concat(parts, "."))
   end)
 end)
+
+-- Rocks of the optional modules in csrc/ext: package -> module, folder.
+for package, modules in pairs {
+  ["asynctask-tls"] = { ["asynctask.openssl"] = "csrc/ext/openssl" },
+  ["asynctask-http"] = {
+    ["asynctask.curl"] = "csrc/ext/curl", ["asynctask.http1"] = "csrc/ext/http1", ["asynctask.wslay"] = "csrc/ext/wslay",
+  },
+} do
+  describe("the rockspec of " .. package, function()
+    it("lists every C source of its modules, and needs the rock asynctask", function()
+      local rock = rockspec(package)
+      assert.equal(package, rock.package)
+      assert.equal("scm-1", rock.version)
+      local listed, present = {}, {}
+      for name, built in pairs(rock.build.modules) do listed[name] = built.sources end
+      for name, folder in pairs(modules) do present[name] = files(folder, "*.c") end
+      assert.same(present, listed)
+      assert.same({ "lua ~> 5.4", "asynctask" }, rock.dependencies)
+      for _, field in ipairs { "summary", "detailed", "homepage", "issues_url", "maintainer", "labels", "license" } do
+        assert.is_truthy(rock.description[field], field)
+      end
+    end)
+  end)
+end
 
 describe("installing", function()
   local directory
@@ -123,8 +150,8 @@ describe("installing", function()
     if none ~= 0 then pending("luarocks is not installed") end
     local source, tree = directory .. "/source", directory .. "/tree"
     clone(source)
-    local output, code = child.shell(("cd %s && HOME=%s timeout 300 luarocks --lua-version 5.4 make --tree %s")
-      :format(child.quote(source), child.quote(directory), child.quote(tree)))
+    local output, code = child.shell(("cd %s && HOME=%s timeout 300 luarocks --lua-version 5.4 make --tree %s "
+      .. "asynctask-scm-1.rockspec"):format(child.quote(source), child.quote(directory), child.quote(tree)))
     assert.equal(0, code, output)
     assert.is_nil(output:find("warning:", 1, true), output)
     local said, status = try(tree .. "/share/lua/5.4", tree .. "/lib/lua/5.4")
