@@ -19,6 +19,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 INSTALL    ?= install
+OBJCOPY    ?= objcopy
 PKG_CONFIG ?= pkg-config
 LUACHECK   ?= luacheck
 VALGRIND   ?= valgrind
@@ -74,7 +75,7 @@ ifeq ($(shell uname -s),Darwin)
 SHARED := -bundle -undefined dynamic_lookup
 LIBS   := $(UV_LIBS) -lpthread
 else
-SHARED := -shared
+SHARED := -shared -Wl,-Bsymbolic
 LIBS   := $(UV_LIBS) -lpthread -ldl
 endif
 
@@ -85,6 +86,7 @@ ARCHIVE := $(BUILD)/libasynctask.a
 SOURCES := $(sort $(wildcard csrc/*/*.c))
 OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 CONFIG  := $(BUILD)/config
+LUAFILES := $(shell cd lua 2>/dev/null && find asynctask -name '*.lua' | LC_ALL=C sort)
 
 # Modules on other people's libraries, one shared object for each folder of csrc/ext. Each is built where
 # its library is found; `make` says which are left out. They use asynctask.h and nothing else of ours.
@@ -145,20 +147,41 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard bench-files bench-parallel bench-echo soak-net clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard io-faults perturb models bench-files bench-parallel bench-echo bench-http soak-net soak-http ext bench-http-client clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
 all: $(CORE) $(ARCHIVE) $(EXT_SOS) ## build the modules into BUILD (build/)
+
+ext: all ## the same; `./bootstrap ext` installs the libraries of the optional modules before
+	$(Q)echo 'optional modules: $(if $(EXTS),$(EXTS),none)$(if $(EXT_LEFT), (left out: $(EXT_LEFT)))'
 
 $(CORE): $(OBJECTS) $(CONFIG)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(SHARED) -pthread $(SAN_FLAGS) $(LDFLAGS) -o $@ $(OBJECTS) $(LIBS)
 
-$(ARCHIVE): $(OBJECTS) $(CONFIG)
+# The archive holds one object, in which only the public functions (asynctask.h) are global, so that no name of
+# ours can be one of the host's. It has the Lua files in it, too. Where there is no objcopy our other names
+# stay hidden, but global: they begin with at_.
+$(BUILD)/bundle.c: tools/bundle.lua $(addprefix lua/,$(LUAFILES)) $(CONFIG)
+	$(call say,BUNDLE,$@)
+	$(Q)$(LUA) tools/bundle.lua $@ lua $(LUAFILES)
+
+$(BUILD)/obj/bundle.o: $(BUILD)/bundle.c csrc/host/bundle.h $(CONFIG)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(ARCHIVE): $(OBJECTS) $(BUILD)/obj/bundle.o $(CONFIG)
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJECTS)
+	$(Q)$(CC) -r -nostdlib -o $(BUILD)/obj/asynctask.o $(OBJECTS) $(BUILD)/obj/bundle.o
+ifneq ($(shell uname -s),Darwin)
+	$(Q)if command -v $(firstword $(OBJCOPY)) >/dev/null 2>&1; then \
+	  $(OBJCOPY) --localize-hidden $(BUILD)/obj/asynctask.o; else \
+	  echo "asynctask: no $(firstword $(OBJCOPY)): the inner names of libasynctask.a (at_*) stay global" >&2; fi
+endif
+	$(Q)rm -f $@ && $(AR) rcs $@ $(BUILD)/obj/asynctask.o
 
 $(BUILD)/obj/%.o: csrc/%.c $(CONFIG)
 	$(call say,CC,$<)
@@ -250,9 +273,22 @@ bench-echo: all ## measure TCP echo beside C on libuv, luv, node and Go; ARGS= c
 	@mkdir -p $(BUILD)/echo
 	$(Q)$(RUN) $(LUA) bench/echo/run.lua $(OUT)/echo $(ARGS)
 
+bench-http-client: all ## measure the HTTP client beside curl, node and aiohttp; ARGS= chooses (count rounds)
+	$(call need,$(LUA),Lua 5.4,bench)
+	$(Q)$(RUN) $(LUA) bench/http_client.lua $(OUT)/http_client $(ARGS)
+
+bench-http: all ## measure an HTTP hello with wrk beside Go, node and nginx; ARGS= chooses (seconds rounds)
+	$(call need,$(LUA),Lua 5.4,bench)
+	@mkdir -p $(BUILD)/http
+	$(Q)$(RUN) $(LUA) bench/http/run.lua $(OUT)/http $(ARGS)
+
 soak-net: all ## connect, echo and close a million times; ARGS= chooses how often
 	$(call need,$(LUA),Lua 5.4,test)
 	$(Q)$(RUN) $(LUA) bench/echo/soak.lua $(ARGS)
+
+soak-http: all ## serve ten million HTTP requests; ARGS= chooses how many
+	$(call need,$(LUA),Lua 5.4,test)
+	$(Q)$(RUN) $(LUA) bench/http/soak.lua $(ARGS)
 
 # ---- sanitizers ------------------------------------------------------------------------------
 # The stock interpreter loads the sanitizer's runtime with LD_PRELOAD, and spec/support/preload.c, which
@@ -294,11 +330,28 @@ fuzz: ## fuzz the codec for FUZZ_SECONDS (clang, libFuzzer)
 	+$(Q)$(MAKE) --no-print-directory all BUILD=$(BUILD)/fuzz CC=$(CLANG) OPT='-O1 -g' \
 	  SAN_FLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 	$(Q)$(CLANG) -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread -D_GNU_SOURCE= \
-	  -Icsrc -Icsrc/include $(LUA_CFLAGS) $(UV_CFLAGS) spec/c/fuzz_codec.c $(BUILD)/fuzz/libasynctask.a \
+	  -Icsrc -Icsrc/include $(LUA_CFLAGS) $(UV_CFLAGS) spec/c/fuzz_codec.c $(BUILD)/fuzz/obj/[bchip]*/*.o \
 	  $(LUA_LIBS) $(LIBS) -lm -o $(BUILD)/fuzz/fuzz_codec
 	$(Q)mkdir -p $(BUILD)/fuzz/corpus
 	$(Q)$(BUILD)/fuzz/fuzz_codec -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -timeout=10 -rss_limit_mb=3000 \
 	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus
+
+io-faults: all ## let every system call fail once, in every way; ARGS= chooses (most pattern)
+	$(call need,$(GCC),gcc,test)
+	$(Q)$(GCC) -Wall -Wextra -O1 -shared -fPIC $(LUA_CFLAGS) -o $(BUILD)/faultio.so spec/support/faultio.c -ldl
+	$(Q)$(RUN) LD_PRELOAD=$(OUT)/faultio.so $(LUA) spec/reliability/io_faults.lua $(OUT)/faultio.so $(ARGS)
+
+SEEDS := 1000
+perturb: all ## shake the order of what threads do, with SEEDS seeds
+	$(call need,$(GCC),gcc,test)
+	$(Q)$(GCC) -Wall -Wextra -O1 -shared -fPIC -o $(BUILD)/perturb.so spec/support/perturb.c -ldl
+	$(Q)$(subst ; ,; export ,$(RUN)); for seed in $$(seq 1 $(SEEDS)); do \
+	  LD_PRELOAD=$(OUT)/perturb.so PERTURB_SEED=$$seed timeout 60 $(LUA) spec/reliability/threads.lua >$(BUILD)/perturb.out 2>&1 || \
+	    { cat $(BUILD)/perturb.out; echo "failed with seed $$seed"; exit 1; }; done; echo "$(SEEDS) seeds passed"
+
+models: ## check the models of threads in spec/models with spin
+	$(call need,spin,spin,test)
+	$(Q)spec/models/run.sh $(BUILD)/models
 
 VALGRIND_FILES = spec/support/short.lua
 valgrind: all ## run a short program under valgrind; a definite leak is an error
@@ -331,7 +384,21 @@ LUADIR  = $(PREFIX)/share/lua/5.4
 CMODDIR = $(PREFIX)/lib/lua/5.4
 LIBDIR  = $(PREFIX)/lib
 INCDIR  = $(PREFIX)/include
-LUAFILES := $(shell cd lua 2>/dev/null && find asynctask -name '*.lua' | LC_ALL=C sort)
+
+# What asynctask.pc names: the packages of Lua and libuv where pkg-config knows them and their flags were not
+# given to make, else the flags. The library is static: whoever links it links all that it needs.
+ifeq ($(origin LUA_CFLAGS)$(origin LUA_LIBS),filefile)
+PC_LUA = $(shell for p in lua5.4 lua-5.4 lua54 lua; do \
+         if $(PKG_CONFIG) --atleast-version=5.4 --max-version=5.4.99 $$p 2>/dev/null; then echo $$p; exit; fi; done)
+endif
+ifeq ($(origin UV_CFLAGS)$(origin UV_LIBS),filefile)
+PC_UV = $(shell if $(PKG_CONFIG) --exists libuv 2>/dev/null; then echo 'libuv >= 1.44'; fi)
+endif
+ifeq ($(shell uname -s),Darwin)
+PC_LIBS := -lpthread
+else
+PC_LIBS := -pthread -ldl -lm
+endif
 
 install: all ## install below PREFIX (/usr/local); DESTDIR is put before it
 	$(Q)for f in $(LUAFILES); do \
@@ -344,9 +411,10 @@ install: all ## install below PREFIX (/usr/local); DESTDIR is put before it
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' 'libdir=$${prefix}/lib' \
 	  'luadir=$${prefix}/share/lua/5.4' 'cmoddir=$${prefix}/lib/lua/5.4' '' 'Name: asynctask' \
 	  'Description: tasks for Lua 5.4: await files, sockets, timers and parallel jobs' \
-	  'Version: $(VERSION)' 'Requires.private: libuv >= 1.44' 'Cflags: -I$${includedir}' \
-	  'Libs: -L$${libdir} -lasynctask' 'Libs.private: -lpthread -ldl' \
-	  > "$(DESTDIR)$(LIBDIR)/pkgconfig/asynctask.pc"
+	  'Version: $(VERSION)' 'Requires: $(strip $(PC_LUA) $(PC_UV))' \
+	  'Cflags: $(strip -I"$${includedir}" $(if $(PC_LUA),,$(LUA_CFLAGS)) $(if $(PC_UV),,$(UV_CFLAGS)))' \
+	  'Libs: $(strip -L"$${libdir}" -lasynctask $(if $(PC_LUA),,$(LUA_LIBS)) $(if $(PC_UV),,$(UV_LIBS)) \
+	  $(PC_LIBS))' > "$(DESTDIR)$(LIBDIR)/pkgconfig/asynctask.pc"
 
 uninstall: ## remove what install put there
 	$(Q)rm -rf "$(DESTDIR)$(LUADIR)/asynctask" "$(DESTDIR)$(CMODDIR)/asynctask"

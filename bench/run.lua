@@ -18,6 +18,7 @@ local PROGRAMS = {
   { "files", "files.lua" },
   { "echo", "echo/run.lua " .. report.quote(work) },
   { "http", "http/run.lua " .. report.quote(work) },
+  { "http-client", "http_client.lua " .. report.quote(work .. "/http_client") },
 }
 
 -- ---- where it ran ----------------------------------------------------------------------------

@@ -39,8 +39,10 @@ local fs = {}
 ---@alias asynctask.Format "l"|"L"|"n"|"a"|"*l"|"*L"|"*n"|"*a"|integer
 
 ---Opens a file. Modes as for `io.open`, and "x" after "w" or "a": it must not exist (C11 7.21.5.3).
----A directory is an error (EISDIR). A result that nobody can receive any more is closed.
----@type fun(path: string, mode?: string, options?: {permissions: integer}): asynctask.Task
+---A directory is an error (EISDIR). A result that nobody can receive any more is closed. With `beneath`, the
+---path begins in that directory and cannot leave it, by "..", as an absolute path or through a link
+---(EXDEV; openat2(2) with RESOLVE_BENEATH, on other systems by comparing real paths).
+---@type fun(path: string, mode?: string, options?: {permissions?: integer, beneath?: string}): asynctask.Task
 fs.open = native.open
 
 ---The contents of a file, in one trip to the pool or none; also of files that do not tell their

@@ -414,6 +414,32 @@ function core.stats() end
 ---@return { tasks: integer, timers: integer, externals: integer, handles: integer, unobserved: integer }
 function core.census() end
 
+-- ---- asynctask.core.loop: asynctask.loop ---------------------------------------------------------
+
+---@class asynctask.core.loop
+local loops = {}
+
+---@param budget? number seconds of work; 0: one task; negative: until nothing is ready
+---@return boolean more is ready
+function loops.step(budget) end
+
+---@param seconds? number negative: no limit
+---@return boolean more is still to be waited for
+function loops.run(seconds) end
+
+---@return integer? fd readable when `step` has something to do
+function loops.fd() end
+
+---@return number? seconds nil: until the descriptor is readable
+function loops.timeout() end
+
+---@return boolean alive
+function loops.alive() end
+
+---@param on boolean the host drives: an await on the main chunk raises
+---@return boolean before
+function loops.drive(on) end
+
 -- ---- asynctask.core.channel: behind asynctask.channel --------------------------------------------
 
 ---@class asynctask.core.channel
@@ -638,7 +664,8 @@ local fs = {}
 
 ---@param path string
 ---@param mode? string as `io.open`: "r" (default), "w", "a", "r+", "w+", "a+", with or without "b"
----@param options? { permissions?: integer } of a file that is made; default 0666 less the umask
+---@param options? { permissions?: integer, beneath?: string } permissions of a file that is made (default 0666
+---less the umask); a directory in which the path begins and which it cannot leave (EXDEV)
 ---@return asynctask.Task file an `asynctask.File`
 function fs.open(path, mode, options) end
 
@@ -929,6 +956,10 @@ function net.inherited() end
 ---@return asynctask.Task streams two, connected to each other
 function net.pair() end
 
+---@param options? { mark?: integer } bytes that wait to be read before a push waits (64 KiB)
+---@return asynctask.Feed feed both ends in one
+function net.feed(options) end
+
 ---@param host string
 ---@param options? { family?: "any"|"ipv4"|"ipv6", service?: string }
 ---@return asynctask.Task addresses list of `{host=, family=, port=}`, the port with a service only
@@ -942,6 +973,11 @@ function net.lookup(host, port) end
 ---@param host string
 ---@return boolean numeric no name that has to be resolved
 function net.is_numeric(host) end
+
+---What gethostbyname and gethostbyaddr say of a host (IPv4).
+---@param host string name or address
+---@return asynctask.Task entry `{name=, alias={...}, ip={...}}`
+function net.host_entry(host) end
 
 ---@return asynctask.Udp socket without descriptor: what is done first chooses IPv4 or IPv6
 function net.udp() end
@@ -1044,6 +1080,47 @@ function Stream:receive_handle() end
 
 ---@return integer? fd nil once closed
 function Stream:fd() end
+
+---A readable stream whose bytes come from Lua code, or from a library through the C API, not from a descriptor.
+---`lines`, `pipe_to` and closing at the end of a scope are as of an `asynctask.Stream`.
+---@class asynctask.Feed
+local Feed = {}
+
+---@param ... "l"|"L"|"n"|"a"|integer none: "l"; a line of more than 16 MiB is EMSGSIZE
+---@return asynctask.Task values nil at the end; faults with the error of `finish`, EBADF once closed
+function Feed:read(...) end
+
+---@param max? integer bytes (64 KiB)
+---@return asynctask.Task data what is there, at least a byte; nil at the end
+function Feed:read_some(max) end
+
+---@param delimiter string not empty
+---@param options? { max?: integer, keep?: boolean } as for `Stream:read_until`
+---@return asynctask.Task data what stands before the delimiter, or what is left at the end, or nil
+function Feed:read_until(delimiter, options) end
+
+---The reader is done: what was not read is dropped, pushes fault with EPIPE. Closing twice is fine.
+---@return asynctask.Task
+function Feed:close() end
+
+---@return boolean
+function Feed:closed() end
+
+---The producer's side: whether a read waits for more than has been pushed.
+---@return boolean
+function Feed:wanted() end
+
+---The producer's side: appends the bytes, always whole and in the order of the calls. Await the Task, and a slow
+---reader slows its producer down. The bytes are there when the call returns: cancelling the Task only stops waiting.
+---@param ... string|number
+---@return asynctask.Task task settles when a reader waits, or less than the mark up to their end is left to be read;
+---faults with EPIPE when the feed was closed or finished
+function Feed:push(...) end
+
+---The producer's side: no more bytes come. Once all is read, reads give nil, or fault with the error. The first
+---call counts.
+---@param err? any
+function Feed:finish(err) end
 
 ---@class asynctask.Server
 local Server = {}
@@ -1157,6 +1234,178 @@ function Udp:send_buffer_size(bytes) end
 ---@return integer? bytes
 ---@return asynctask.Error? error
 function Udp:recv_buffer_size(bytes) end
+
+-- ---- asynctask.core.socket -----------------------------------------------------------------------
+-- What asynctask.socket is built on: a descriptor, calls that never block, and waiting. A call gives its
+-- result; or false when it would have to wait; or nil and LuaSocket's words. Addresses are the strings that
+-- `addresses` makes, or paths.
+
+---@class asynctask.core.socket
+local socket = {}
+
+---@param name string
+---@return table metatable of a class of sockets
+function socket.class(name) end
+
+---@param metatable table of `class`
+---@param what "tcp"|"udp"|"unixstream"|"unixdgram" decides which options it has
+---@param state any
+---@return userdata socket without descriptor
+function socket.new(metatable, what, state) end
+
+---@param value any
+---@return any state that `new` was given; nil for what is no socket
+function socket.state(value) end
+
+---@param socket userdata
+---@param metatable table
+function socket.retype(socket, metatable) end
+
+---Never waits; what waits for the socket ends.
+---@param socket userdata
+function socket.close(socket) end
+
+---@param socket userdata
+---@return number fd -1: none
+function socket.getfd(socket) end
+
+---The descriptor that it had stays open.
+---@param socket userdata
+---@param fd number below 0: none
+function socket.setfd(socket, fd) end
+
+---@param socket userdata has no descriptor then
+---@return asynctask.Stream? stream that has its descriptor
+---@return asynctask.Error? error
+function socket.stream(socket) end
+
+---@param metatable table
+---@param fd number anybody's
+---@return userdata? socket with a copy of the descriptor, to wait for; nil: it is none
+function socket.duplicate(metatable, fd) end
+
+---@return number seconds since 1970
+function socket.gettime() end
+
+---@param socket userdata
+---@param events "r"|"w"|"rw"
+---@return asynctask.Task open true once a call may succeed or fail; false when it is closed
+function socket.ready(socket, events) end
+
+---@param sockets userdata[]
+---@param events string[] for each
+---@return asynctask.Task open true once one of them is ready, false when one is closed
+function socket.ready_any(sockets, events) end
+
+---@param fds number[]
+---@param events string[] for each
+---@return (string|false)[]? found for each the events that there are
+---@return string? error
+function socket.poll(fds, events) end
+
+---@param host string? numeric; nil: every interface
+---@param port string
+---@param family "inet"|"inet6"|"unspec"
+---@param datagram boolean
+---@return string[]|false|nil list families and addresses in turn; false: a name is among them
+---@return string? error
+function socket.addresses(host, port, family, datagram) end
+
+---@param socket userdata without descriptor
+---@param family "inet"|"inet6"|"unix"
+---@return true? ok
+---@return string? error
+function socket.create(socket, family) end
+
+---@param socket userdata
+---@param address string
+---@return true? ok
+---@return string? error
+function socket.bind(socket, address) end
+
+---@param socket userdata
+---@param backlog number
+---@return true? ok
+---@return string? error
+function socket.listen(socket, backlog) end
+
+---@param socket userdata
+---@param address string? none: no longer, of datagrams
+---@return boolean? done false: it has begun
+---@return string? error
+function socket.connect(socket, address) end
+
+---@param socket userdata
+---@return boolean? done
+---@return string? error
+function socket.connected(socket) end
+
+---@param server userdata
+---@param socket userdata without descriptor: has the connection's then
+---@return boolean? done
+---@return string? error
+function socket.accept(server, socket) end
+
+---@param socket userdata
+---@param max number
+---@return string|false|nil data
+---@return string? error
+function socket.recv(socket, max) end
+
+---@param socket userdata
+---@param max number
+---@return string|false|nil data
+---@return string? host or path, or the error
+---@return integer? port
+function socket.recvfrom(socket, max) end
+
+---@param socket userdata
+---@param data string
+---@param first integer
+---@param last integer
+---@return integer|false|nil count
+---@return string? error
+function socket.send(socket, data, first, last) end
+
+---@param socket userdata
+---@param data string
+---@param address string
+---@return integer|false|nil count
+---@return string? error
+function socket.sendto(socket, data, address) end
+
+---@param socket userdata
+---@param how? "receive"|"send"|"both"
+function socket.shutdown(socket, how) end
+
+---@param socket userdata
+---@return string? host or path
+---@return integer|string|nil port or error
+function socket.sockname(socket) end
+
+---@param socket userdata
+---@return string? host or path
+---@return integer|string|nil port or error
+function socket.peername(socket) end
+
+---@return string? name
+---@return string? error
+function socket.hostname() end
+
+---A method of LuaSocket's objects.
+---@param self userdata
+---@param name string
+---@return any value nil: failed, or "error" has none
+---@return string? error
+function socket.getoption(self, name) end
+
+---A method of LuaSocket's objects.
+---@param self userdata
+---@param name string
+---@param value any
+---@return number? one
+---@return string? error
+function socket.setoption(self, name, value) end
 
 -- ---- asynctask.core.signal -----------------------------------------------------------------------
 

@@ -106,6 +106,39 @@ describe("a server on several threads", function()
     await(clients.slow:close())
   end)
 
+  it("tells on_close of the closing, before handlers are waited for, on each thread or here", function()
+    for _, threads in ipairs { false, 2 } do
+      local server = await(net.listen("127.0.0.1", 0))
+      local state = { waiting = {} } -- copied to each thread, once for both functions
+      local serving = server:serve(function(stream)
+        local t = require "asynctask"
+        local slot = t.source()
+        state.waiting[slot] = true
+        t.await(stream:write("begun\n"))
+        t.await(slot.task)
+        t.await(stream:write("told\n"))
+      end, {
+        threads = threads or nil,
+        on_close = function()
+          for slot in pairs(state.waiting) do
+            slot:set_result()
+          end
+        end,
+      })
+      local clients = {}
+      for i = 1, 4 do
+        clients[i] = await(net.connect("127.0.0.1", server:sockname().port))
+        assert.are.equal("begun", await(clients[i]:read()))
+      end
+      await(server:close { grace = 5 }:timeout(4))
+      for i = 1, 4 do
+        assert.are.equal("told\n", await(clients[i]:read("a")))
+        await(clients[i]:close())
+      end
+      await(serving)
+    end
+  end)
+
   it("S19: refuses a handler that cannot be copied", function()
     local server <close> = await(net.listen("127.0.0.1", 0))
     local stray = io.stdout

@@ -24,6 +24,7 @@ local Server = core.net.Server.__index
 ---@field slot? table source that is settled when a handler ends or the server closes
 ---@field leave table what a handler closes as its last
 ---@field crew? asynctask.net.Crew the threads that serve, in place of handlers here
+---@field on_close? fun() told that the server closes, before its handlers are waited for
 local records = setmetatable({}, { __mode = "k" })
 
 local function wake(record)
@@ -167,7 +168,9 @@ function M.opened(t, opts)
   end)
 end
 
-M.options = { max = check.positive, on_error = check.callable, threads = check.positive }
+M.options = {
+  max = check.positive, on_error = check.callable, on_close = check.callable, threads = check.positive,
+}
 
 ---Checks the arguments of `serve`; `arg` is the handler's place.
 ---@param name string
@@ -197,6 +200,7 @@ function M.serve(server, handler, opts)
     return from_error(core.error { code = "EBUSY", message = "the server is being served already", op = "serve" })
   end
   record.serving = true
+  record.on_close = opts.on_close
   if opts.threads then
     return start(serve_threads, server, record, handler, opts):named("serve")
   end
@@ -213,8 +217,9 @@ end
 ---handler and `on_error` are copied there, as functions of jobs are, or are found by the name
 ---"module.function".
 ---@param handler string|fun(stream: asynctask.Stream): any
----@param opts? {max?: integer, on_error?: fun(err: any, t: asynctask.Task), threads?: integer} max:
----handlers that run at once (on each thread)
+---@param opts? {max?: integer, on_error?: fun(err: any, t: asynctask.Task), on_close?: fun(), threads?: integer}
+---max: handlers that run at once (on each thread); on_close: called (on each thread) when `close` begins, before
+---the handlers are waited for, so that those that wait for more can be told
 ---@return asynctask.Task
 function Server:serve(handler, opts)
   M.check("serve", 1, handler, opts)
@@ -250,6 +255,9 @@ function Server:close(opts)
     return from_result()
   end
   wake(record)
+  if record.on_close and not record.crew then
+    record.on_close()
+  end
   local except = current()
   if not record.live[except] then
     except = nil

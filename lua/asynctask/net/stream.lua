@@ -78,4 +78,9 @@ end
 
 core.net.Stream.__close = stream.close_scope
 
+-- Feeds (csrc/io/feed.c) have the reading half: bytes that come from a library or from Lua code.
+local Feed = core.net.Feed.__index
+Feed.lines, Feed.pipe_to = Stream.lines, Stream.pipe_to
+core.net.Feed.__close = stream.close_scope
+
 return stream

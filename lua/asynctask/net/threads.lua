@@ -39,7 +39,7 @@ end
 ---@param listening integer token of the listening socket
 ---@param line integer token of the stream to the thread that called `serve`
 ---@param handler function|string
----@param opts { max?: integer, on_error?: function }
+---@param opts { max?: integer, on_error?: function, on_close?: function }
 function threads.run(listening, line, handler, opts)
   require "asynctask.net"
   local server <close> = await(socket.collect(listening))
@@ -66,7 +66,7 @@ local crew_meta = { __index = Crew }
 
 ---@param server asynctask.Server
 ---@param handler function|string
----@param opts { threads: integer, max?: integer, on_error?: function }
+---@param opts { threads: integer, max?: integer, on_error?: function, on_close?: function }
 ---@return asynctask.net.Crew
 function threads.crew(server, handler, opts)
   return setmetatable({
@@ -101,7 +101,8 @@ local function begin_one(crew, i)
   local _ <close> = there
   crew.lines[i] = here
   crew.jobs[i] = core.par.thread("asynctask.net.threads.run", deposit(crew, socket_for(crew, i):fd()),
-    deposit(crew, there:fd()), crew.handler, { max = crew.opts.max, on_error = crew.opts.on_error })
+    deposit(crew, there:fd()), crew.handler,
+    { max = crew.opts.max, on_error = crew.opts.on_error, on_close = crew.opts.on_close })
 end
 
 ---Starts the threads.
