@@ -1257,27 +1257,27 @@ function socket.new(metatable, what, state) end
 ---@return any state that `new` was given; nil for what is no socket
 function socket.state(value) end
 
----@param socket userdata
+---@param object userdata
 ---@param metatable table
-function socket.retype(socket, metatable) end
+function socket.retype(object, metatable) end
 
 ---Never waits; what waits for the socket ends.
----@param socket userdata
-function socket.close(socket) end
+---@param object userdata
+function socket.close(object) end
 
----@param socket userdata
+---@param object userdata
 ---@return number fd -1: none
-function socket.getfd(socket) end
+function socket.getfd(object) end
 
 ---The descriptor that it had stays open.
----@param socket userdata
+---@param object userdata
 ---@param fd number below 0: none
-function socket.setfd(socket, fd) end
+function socket.setfd(object, fd) end
 
----@param socket userdata has no descriptor then
+---@param object userdata has no descriptor then
 ---@return asynctask.Stream? stream that has its descriptor
 ---@return asynctask.Error? error
-function socket.stream(socket) end
+function socket.stream(object) end
 
 ---@param metatable table
 ---@param fd number anybody's
@@ -1287,10 +1287,10 @@ function socket.duplicate(metatable, fd) end
 ---@return number seconds since 1970
 function socket.gettime() end
 
----@param socket userdata
+---@param object userdata
 ---@param events "r"|"w"|"rw"
 ---@return asynctask.Task open true once a call may succeed or fail; false when it is closed
-function socket.ready(socket, events) end
+function socket.ready(object, events) end
 
 ---@param sockets userdata[]
 ---@param events string[] for each
@@ -1311,82 +1311,82 @@ function socket.poll(fds, events) end
 ---@return string? error
 function socket.addresses(host, port, family, datagram) end
 
----@param socket userdata without descriptor
+---@param object userdata without descriptor
 ---@param family "inet"|"inet6"|"unix"
 ---@return true? ok
 ---@return string? error
-function socket.create(socket, family) end
+function socket.create(object, family) end
 
----@param socket userdata
+---@param object userdata
 ---@param address string
 ---@return true? ok
 ---@return string? error
-function socket.bind(socket, address) end
+function socket.bind(object, address) end
 
----@param socket userdata
+---@param object userdata
 ---@param backlog number
 ---@return true? ok
 ---@return string? error
-function socket.listen(socket, backlog) end
+function socket.listen(object, backlog) end
 
----@param socket userdata
+---@param object userdata
 ---@param address string? none: no longer, of datagrams
 ---@return boolean? done false: it has begun
 ---@return string? error
-function socket.connect(socket, address) end
+function socket.connect(object, address) end
 
----@param socket userdata
+---@param object userdata
 ---@return boolean? done
 ---@return string? error
-function socket.connected(socket) end
+function socket.connected(object) end
 
 ---@param server userdata
----@param socket userdata without descriptor: has the connection's then
+---@param object userdata without descriptor: has the connection's then
 ---@return boolean? done
 ---@return string? error
-function socket.accept(server, socket) end
+function socket.accept(server, object) end
 
----@param socket userdata
+---@param object userdata
 ---@param max number
 ---@return string|false|nil data
 ---@return string? error
-function socket.recv(socket, max) end
+function socket.recv(object, max) end
 
----@param socket userdata
+---@param object userdata
 ---@param max number
 ---@return string|false|nil data
 ---@return string? host or path, or the error
 ---@return integer? port
-function socket.recvfrom(socket, max) end
+function socket.recvfrom(object, max) end
 
----@param socket userdata
+---@param object userdata
 ---@param data string
 ---@param first integer
 ---@param last integer
 ---@return integer|false|nil count
 ---@return string? error
-function socket.send(socket, data, first, last) end
+function socket.send(object, data, first, last) end
 
----@param socket userdata
+---@param object userdata
 ---@param data string
 ---@param address string
 ---@return integer|false|nil count
 ---@return string? error
-function socket.sendto(socket, data, address) end
+function socket.sendto(object, data, address) end
 
----@param socket userdata
+---@param object userdata
 ---@param how? "receive"|"send"|"both"
-function socket.shutdown(socket, how) end
+function socket.shutdown(object, how) end
 
----@param socket userdata
+---@param object userdata
 ---@return string? host or path
 ---@return integer|string|nil port or error
-function socket.sockname(socket) end
+function socket.sockname(object) end
 
----@param socket userdata
+---@param object userdata
 ---@return string? host or path
 ---@return integer|string|nil port or error
-function socket.peername(socket) end
+function socket.peername(object) end
 
 ---@return string? name
 ---@return string? error

@@ -106,4 +106,38 @@ static inline void spawn_chunk(lua_State *L, const char *chunk) {
   asynctask_spawn(L, 0);
 }
 
+/* The code of the error at the top. */
+static inline const char *code_at_top(lua_State *L) {
+  const char *code;
+  CHECK(lua_istable(L, -1));
+  lua_getfield(L, -1, "code");
+  code = lua_tostring(L, -1);
+  lua_pop(L, 1);
+  return code == NULL ? "" : code;
+}
+
+/* The Task at the top has faulted, or was cancelled, with that code. Pops it. */
+static inline void expect_error(lua_State *L, asynctask_state state, const char *code) {
+  EQUAL(state, asynctask_task_state(L, -1));
+  EQUAL(-1, asynctask_task_values(L, -1));
+  if (strcmp(code, code_at_top(L)) != 0) {
+    fprintf(stderr, "the code is %s, not %s\n", code_at_top(L), code);
+    exit(1);
+  }
+  lua_pop(L, 2);
+}
+
+/* Runs the loop until the Task at the top has settled. */
+static inline void settle_top(lua_State *L) {
+  double end = now() + 60;
+  while (asynctask_task_state(L, -1) == ASYNCTASK_PENDING && now() < end) CHECK(asynctask_run(L, 0.01) >= 0);
+  CHECK(asynctask_task_state(L, -1) != ASYNCTASK_PENDING);
+}
+
+static inline asynctask_writer *one_integer(int n) {
+  asynctask_writer *w = asynctask_writer_new();
+  asynctask_write_integer(w, n);
+  return w;
+}
+
 #endif

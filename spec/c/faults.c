@@ -204,12 +204,28 @@ static const struct {
              "local answer = task.with_timeout(0.5, function() await(c:write('hello\\n')) return await(c:read('l')) end)\n"
              "await(c:close()) await(server:close()) await(serving)\n"
              "return answer == 'hello!'"},
+    {"socket", "local server = assert(socket.bind('127.0.0.1', 0))\n"
+               "local _, port = server:getsockname()\n"
+               "local serving = spawn(function()\n"
+               "  local s = assert(server:accept())\n"
+               "  s:send(assert(s:receive()) .. '!\\n') s:close()\n"
+               "end)\n"
+               "local c = assert(socket.connect('127.0.0.1', port))\n"
+               "c:settimeout(0.2) c:send('hello\\n')\n"
+               "local readable = socket.select({c}, nil, 0.2)\n"
+               "local answer = readable[c] and c:receive()\n"
+               "c:close() server:close()\n"
+               "if not answer then return nil, 'the server had no memory' end\n"
+               "local _, e = task.try(serving)\n"
+               "if e then return nil, e end\n"
+               "return answer == 'hello!'"},
 #endif
 };
 
 static const char prelude[] =
     "task, fs, net = require 'asynctask', require 'asynctask.fs', require 'asynctask.net'\n"
     "channel, sync = require 'asynctask.channel', require 'asynctask.sync'\n"
+    "socket = require 'asynctask.socket'\n"
     "await, spawn = task.await, task.spawn\n"
     "task.on_unobserved(function() end)\n"
     "warn('@off')\n"

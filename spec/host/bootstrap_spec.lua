@@ -74,9 +74,11 @@ describe("bootstrap", function()
     local output, code, calls = bootstrap("test")
     assert.equal(0, code, output)
     local install = "apt-get install -y --no-install-recommends "
-      .. "curl gcc libc6-dev libcurl4-openssl-dev libhttp-parser-dev liblua5.4-dev libssl-dev libuv1-dev libwslay-dev "
-      .. "lua-busted lua-cjson lua-redis lua-socket lua5.4 make " .. (io.open "/usr/sbin/nginx" and "" or "nginx-light ")
-      .. "openssl pkg-config python3 redis-server"
+      .. "curl gcc libc6-dev libcurl4-openssl-dev libglib2.0-dev libhttp-parser-dev liblua5.4-dev libssl-dev "
+      .. "libuv1-dev libwslay-dev lua-busted lua-cjson lua-luv lua-redis lua-sec lua-socket lua5.4 make "
+      .. (io.open "/usr/sbin/nginx" and "" or "nginx-light ") .. "openssl pkg-config "
+      .. (child.shell "ls /usr/lib/postgresql/*/bin/postgres":find "^/" and "" or "postgresql ")
+      .. "python3 redis-server spin"
     assert.is_truthy(output:find(install, 1, true), output)
     assert.is_truthy(calls:find("apt-get update", 1, true), calls)
     assert.is_truthy(calls:find(install .. "\n", 1, true), calls)

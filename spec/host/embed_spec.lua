@@ -27,6 +27,8 @@ local CASES = {
     { "remote_outlives", "S18: a post after the close is called with NULL" },
     { "post_races_close", "S18: each post is called once, also while the state is being closed" },
     { "errors_in_callbacks", "S15: errors in calls, posts and settled callbacks are reported" },
+  },
+  embed_close = {
     { "close_with_grace", "close waits for clean-up within its grace, and not longer than that takes" },
     { "close_without_grace", "close without grace drops what would have to wait" },
     { "close_calls_closers", "asynctask_close calls closers once, newest first, and waits for their handles" },
@@ -64,7 +66,7 @@ local CASES = {
     { "source_storm", "threads settle, cancel and release the same sources while the state cancels and closes" },
     { "unload", "S18: a module stays loaded while its jobs run, though its state is gone" },
   },
-  embed_work = {
+  embed_sources = {
     { "tasks", "spawn, states, values, cancelling, and being called when a task settles" },
     { "await_in_c", "S3, S9, S16, S17: a C function that waits" },
     { "error_objects", "S22: error objects and the words of a status" },
@@ -78,6 +80,8 @@ local CASES = {
     { "many_values", "thousands of values, and a large table" },
     { "source_races_close", "S18: a thread settles while the state closes" },
     { "source_outlives", "S18: a source outlives its state" },
+  },
+  embed_jobs = {
     { "jobs", "jobs on both pools: values, failures, progress" },
     { "job_progress_raises", "S15: an error in a progress function is reported" },
     { "job_cancelled", "S20: cancelled jobs are told, or never start" },
@@ -104,8 +108,8 @@ for program, cases in pairs(CASES) do
         .. "$(pkg-config --libs lua5.4 libuv) -pthread -ldl -lm"):format(quote(child.root),
         FLAGS[child.sanitizer()] or "", program, dir, program, quote(child.build)))
       assert(code == 0, output)
-      output, code = child.shell(("cd %s && gcc -g -O1 %s -std=gnu11 -Wall -Wextra -Werror -fPIC -shared -Icsrc/include "
-        .. "$(pkg-config --cflags lua5.4) spec/c/embed_busy.c -o %s/busy.so"):format(quote(child.root),
+      output, code = child.shell(("cd %s && gcc -g -O1 %s -std=gnu11 -Wall -Wextra -Werror -fPIC -shared "
+        .. "-Icsrc/include $(pkg-config --cflags lua5.4) spec/c/embed_busy.c -o %s/busy.so"):format(quote(child.root),
         FLAGS[child.sanitizer()] or "", dir))
       assert(code == 0, output)
     end)

@@ -107,14 +107,14 @@ describe("asynctask.socket among tasks", function()
   it("S10: a connect that is cancelled has closed its descriptor", function()
     local full = assert(socket.bind("127.0.0.1", 0, 0)) -- nobody accepts: the backlog fills up
     local _, port = full:getsockname()
-    local queued, hanging = {}, nil
+    local queued = {}
     repeat
       local c = socket.tcp4()
       c:settimeout(0.05)
       queued[#queued + 1] = c
     until not c:connect("127.0.0.1", port) or #queued == 20
     assert.is_true(#queued < 20)
-    hanging = socket.tcp4()
+    local hanging = socket.tcp4()
     local connecting = spawn(hanging.connect, hanging, "127.0.0.1", port)
     await(task.yield())
     assert.is_true(hanging:getfd() >= 0)

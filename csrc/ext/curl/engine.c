@@ -234,8 +234,10 @@ static void on_deadlines(uv_timer_t *timer) {
   for (t = e->running; t != NULL; t = after) {
     next = earlier(next, hc_transfer_due(t, now));
     after = t->next;
-    waiting |= t->began == 0 && !t->connected && now >= t->started + HC_PATIENCE;
     held |= t->held;
+    if (t->began != 0 || t->connected) continue;
+    if (now >= t->started + HC_PATIENCE) waiting = 1;
+    else next = earlier(next, t->started + HC_PATIENCE);
   }
   next = earlier(next, starving(e, waiting, held, now));
   if (next != 0) hc_engine_arm(e, next);
