@@ -147,7 +147,7 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard io-faults perturb models bench-files bench-parallel bench-echo bench-http soak-net soak-http ext bench-http-client clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard io-faults perturb models bench-files bench-parallel bench-echo bench-http soak-net soak-http ext bench-http-client coverage clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -360,6 +360,23 @@ valgrind: all ## run a short program under valgrind; a definite leak is an error
 	$(Q)$(RUN) $(VALGRIND) -q --leak-check=full --errors-for-leak-kinds=definite \
 	  --show-leak-kinds=definite --error-exitcode=9 --keep-debuginfo=yes --num-callers=30 \
 	  $(LUA) $(VALGRIND_FILES)
+
+# ---- coverage --------------------------------------------------------------------------------
+# The compiler is a script, first in PATH, too: the hosts that specs build are counted with the rest.
+
+COVERED := $(OUT)/coverage
+coverage: ## what of our C the suite runs, lines and branches (gcov); FILES= chooses specs, SHOW= files to list
+	$(call need,$(GCC),gcc,coverage)
+	$(call need,gcov,gcov,coverage)
+	$(call need,$(LUA),Lua 5.4,coverage)
+	$(call need_busted,coverage)
+	$(Q)mkdir -p $(COVERED)/bin && cp tools/coverage_cc $(COVERED)/bin/gcc
+	+$(Q)ASYNCTASK_BUILD=$(COVERED) COVERAGE_GCC="$$(command -v $(GCC))" \
+	  $(MAKE) --no-print-directory all BUILD=$(COVERED) CC=$(COVERED)/bin/gcc
+	$(Q)find $(COVERED)/obj -name '*.gcda' -delete
+	$(Q)status=0; ASYNCTASK_BUILD=$(COVERED) COVERAGE_GCC="$$(command -v $(GCC))" CC=$(COVERED)/bin/gcc \
+	  PATH="$(COVERED)/bin:$$PATH" $(BOUNDED) $(LUA) spec/run.lua $(FILES) || status=$$?; \
+	  $(LUA) tools/coverage.lua $(COVERED) $(SHOW) && exit $$status
 
 # ---- lint ------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 -- n log n.
 --
 -- A figure is nanoseconds for one item at that number of items: the smallest of the rounds, so that a busy machine
--- disturbs little. Between two sizes it may grow as log n does, and three times that for memory that no longer fits into the
--- caches.
+-- disturbs little. Between two sizes it may grow as log n does, and three times that for memory that no longer fits
+-- into the caches.
 
 local task = require "asynctask"
 local channel = require "asynctask.channel"

@@ -85,7 +85,8 @@ end)
 for package, modules in pairs {
   ["asynctask-tls"] = { ["asynctask.openssl"] = "csrc/ext/openssl" },
   ["asynctask-http"] = {
-    ["asynctask.curl"] = "csrc/ext/curl", ["asynctask.http1"] = "csrc/ext/http1", ["asynctask.wslay"] = "csrc/ext/wslay",
+    ["asynctask.curl"] = "csrc/ext/curl", ["asynctask.http1"] = "csrc/ext/http1",
+    ["asynctask.wslay"] = "csrc/ext/wslay",
   },
 } do
   describe("the rockspec of " .. package, function()

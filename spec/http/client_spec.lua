@@ -192,7 +192,7 @@ describe("asynctask.http", function()
     raises("bad argument #1 to 'get' %(scheme 'file'", http.get, "file:///etc/passwd")
     raises("bad argument #1 to 'get' %('http://': ", http.get, "http://")
     raises("bad argument #2 to 'post' %(unknown option 'bdy'", http.post, url, { bdy = "" })
-    raises("bad argument #2 to 'get' %(option 'timeout': seconds expected", http.get, url, { timeout = "1" })
+    raises("bad argument #2 to 'get' %(option 'timeout': seconds above 0 expected", http.get, url, { timeout = "1" })
     raises("options '.-' and '.-': a request has one body", http.post, url, { body = "", form = {} })
     raises("option 'body': string, stream or iterator expected, got boolean", http.post, url, { body = true })
     raises("field 'method': a token expected", http.request, { method = "GET /", url = url })
@@ -502,6 +502,18 @@ describe("asynctask.http", function()
           .. " task.on_unobserved(function() end)")
         assert.are.equal(0, code, script .. ": " .. output)
       end
+    end)
+  end)
+
+  it("works in jobs, each thread with connections of its own", function()
+    badweb.each(function(r) return answer(200, r.target) end, function(url)
+      local function fetch(where)
+        local http_there = require "asynctask.http"
+        return require "asynctask".await(http_there.get_string(where))
+      end
+      local list = {}
+      for i = 1, 8 do list[i] = task.run(fetch, url .. i) end
+      for i, text in ipairs(await(task.when_all(list))) do assert.are.equal("/" .. i, text) end
     end)
   end)
 

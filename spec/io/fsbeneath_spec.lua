@@ -90,7 +90,8 @@ describe("fs.open beneath a directory", function()
       local fs = require "asynctask.fs"
       local await, try = task.await, task.try
       for _, name in ipairs { "hello", "sub/deep", "sub/../hello", "./sub//back", "inside", "../secret",
-        "sub/../../secret", "/etc/passwd", "link", "absolute", "up/secret", "..", "missing", "sub", "hello/x", "loop" } do
+        "sub/../../secret", "/etc/passwd", "link", "absolute", "up/secret", "..", "missing", "sub",
+        "hello/x", "loop" } do
         local file, err = try(fs.open(name, "r", { beneath = %q }))
         print(name, file and await(file:read "a") or err.code)
         if file then await(file:close()) end

@@ -1,12 +1,14 @@
-/* engine.c - libcurl's multi interface on the runtime's loop: descriptors, timers, what has ended. Owns one
-** CURLM and its connections, for one client object. Loop thread only; runs no Lua itself.
+/* engine.c - libcurl's multi interface on the runtime's loop: descriptors, timers, what has ended.
+** Owns one CURLM and its connections, for one client object. Loop thread only; no Lua, but for a
+** collection of garbage when dropped responses hold all connections.
 **
-** Invariant: curl is never entered from inside itself. What callbacks ask for meanwhile (cancel, go on) is put
-** on the list `todo` and done when the outermost call has come back.
+** Invariant: curl is never entered from inside itself. What callbacks ask for meanwhile (cancel,
+** go on) is put on the list `todo` and done when the outermost call has come back.
 **
-** A connection between two requests stays watched, without keeping the loop alive, so that the next request on
-** it costs no call to the system. Descriptors that curl opens by itself (its resolver's) are not kept so, nor
-** those that have not connected yet: curl 7.88 closes them without a word. */
+** A connection between two requests stays watched, without keeping the loop alive, so that the
+** next request on it costs no call to the system. Descriptors that curl opens by itself (its
+** resolver's) are not kept so, nor those that have not connected yet: curl 7.88 closes them
+** without a word. */
 #include "ext/curl/engine.h"
 
 #include <errno.h>
@@ -22,10 +24,10 @@ struct hc_poll {
   uv_poll_t handle;
   hc_engine *engine; /* counted */
   int fd;
-  int events;        /* what libuv watches for */
-  int idle;          /* curl does not ask for it at the moment */
-  int started;       /* uv_poll_init was called */
-  int ours;          /* we opened it; once it is connected we are told when it is closed */
+  int events;  /* what libuv watches for */
+  int idle;    /* curl does not ask for it at the moment */
+  int started; /* uv_poll_init was called */
+  int ours;    /* we opened it; once it is connected we are told when it is closed */
   int connected;
 };
 
@@ -38,7 +40,7 @@ void hc_engine_unref(hc_engine *e) {
   free(e);
 }
 
-/* ---- descriptors --------------------------------------------------------------------------------- */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 static hc_poll *poll_of(hc_engine *e, curl_socket_t fd) {
   return fd >= 0 && fd < e->npolls ? e->polls[fd] : NULL;
@@ -52,8 +54,7 @@ static void on_poll_closed(uv_handle_t *handle) {
 
 static void close_poll(hc_engine *e, hc_poll *p) {
   e->polls[p->fd] = NULL;
-  if (p->started)
-    uv_close((uv_handle_t *)&p->handle, on_poll_closed);
+  if (p->started) uv_close((uv_handle_t *)&p->handle, on_poll_closed);
   else {
     hc_engine_unref(e);
     free(p);
@@ -85,7 +86,8 @@ static void act(hc_engine *e, curl_socket_t fd, int bits) {
   int running;
   if (e->multi == NULL) return;
   hc_engine_enter(e);
-  (void)curl_multi_socket_action(e->multi, fd, bits, &running); /* a broken engine fails its next start */
+  (void)curl_multi_socket_action(e->multi, fd, bits,
+                                 &running); /* a broken engine fails its next start */
   hc_engine_leave(e);
 }
 
@@ -131,7 +133,8 @@ static curl_socket_t on_open(void *data, curlsocktype purpose, struct curl_socka
 #endif
   if (fd < 0) return CURL_SOCKET_BAD;
   p = poll_of(e, fd);
-  if (p != NULL) { /* of a descriptor that was closed without a word; curl may take this one for it */
+  if (p !=
+      NULL) { /* of a descriptor that was closed without a word; curl may take this one for it */
     events = p->idle ? 0 : p->events;
     close_poll(e, p);
   }
@@ -159,8 +162,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *data, void *u
   (void)easy;
   (void)unused;
   if (what == CURL_POLL_REMOVE) {
-    if (p != NULL && !(p->ours && p->connected))
-      close_poll(e, p);
+    if (p != NULL && !(p->ours && p->connected)) close_poll(e, p);
     else if (p != NULL && p->started && !p->idle) {
       p->idle = 1;
       uv_unref((uv_handle_t *)&p->handle);
@@ -170,29 +172,30 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *data, void *u
   if (p == NULL) p = new_poll(e, fd);
   if (p == NULL) return -1;
   if (what & CURL_POLL_IN) p->connected = 1; /* before that, curl asks for OUT alone */
-  return watch(e, p, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
+  return watch(e, p,
+               (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
 }
 
 void hc_engine_sockets(hc_engine *e, hc_transfer *t) {
   (void)curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
   (void)curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t);
-  (void)curl_easy_setopt(t->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close); /* the connection may outlive the transfer */
+  (void)curl_easy_setopt(t->easy, CURLOPT_CLOSESOCKETFUNCTION,
+                         on_close); /* the connection may outlive the transfer */
   (void)curl_easy_setopt(t->easy, CURLOPT_CLOSESOCKETDATA, e);
 }
 
-/* ---- time ---------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void on_timer(uv_timer_t *timer) { act(timer->data, CURL_SOCKET_TIMEOUT, 0); }
 
-/* Curl forgets a deadline that it is called for a fraction of a millisecond before it would find it passed (its
-** deadlines and its checks read the clock one after the other), so it is called a little late. */
+/* Curl forgets a deadline that it is called for a fraction of a millisecond before it would find
+** it passed (its deadlines and its checks read the clock one after the other), so it is called a
+** little late. */
 static int on_timeout(CURLM *multi, long ms, void *data) {
   hc_engine *e = data;
   (void)multi;
-  if (ms < 0)
-    (void)uv_timer_stop(&e->timer);
-  else if (ms == 0)
-    (void)uv_timer_start(&e->timer, on_timer, 0, 0);
+  if (ms < 0) (void)uv_timer_stop(&e->timer);
+  else if (ms == 0) (void)uv_timer_start(&e->timer, on_timer, 0, 0);
   else {
     uv_update_time(e->loop);
     (void)uv_timer_start(&e->timer, on_timer, (uint64_t)ms + 2, 0);
@@ -205,8 +208,8 @@ static void collect(lua_State *L, void *data) {
   (void)lua_gc(L, LUA_GCCOLLECT, 0);
 }
 
-/* Requests wait for connections while responses are not read. Perhaps nobody has these any more: then only a
-** collection closes them. 0, or when to look again. */
+/* Requests wait for connections while responses are not read. Perhaps nobody has these any more:
+** then only a collection closes them. 0, or when to look again. */
 static uint64_t starving(hc_engine *e, int waiting, int held, uint64_t now) {
   if (!waiting) {
     e->collect_pause = HC_PATIENCE;
@@ -252,7 +255,7 @@ void hc_engine_arm(hc_engine *e, uint64_t when) {
   (void)uv_timer_start(&e->deadlines, on_deadlines, when > now ? when - now : 0, 0);
 }
 
-/* ---- in and out of curl -------------------------------------------------------------------------- */
+/* ---- in and out of curl ---------------------------------------------------------------------- */
 
 void hc_engine_enter(hc_engine *e) {
   e->inside++;
@@ -308,7 +311,7 @@ void hc_engine_leave(hc_engine *e) {
   hc_engine_unref(e);
 }
 
-/* ---- beginning and end --------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 hc_engine *hc_engine_new(const asynctask_api *at, uv_loop_t *loop, int cookies) {
   hc_engine *e = calloc(1, sizeof *e);
@@ -357,7 +360,8 @@ void hc_engine_shutdown(hc_engine *e) {
     hc_transfer_unref(t);
   }
   e->multi = NULL;
-  (void)curl_multi_cleanup(multi); /* closes the connections, and with them the entries of `polls` */
+  (void)curl_multi_cleanup(
+    multi); /* closes the connections, and with them the entries of `polls` */
   (void)curl_share_cleanup(e->share);
   e->share = NULL;
   for (i = 0; i < e->npolls; i++)

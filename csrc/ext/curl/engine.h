@@ -29,17 +29,17 @@ typedef struct hc_engine {
   asynctask_remote *remote; /* counted; for collections */
   uint64_t collect_at;      /* not to collect garbage before; pauses between collections, in ms */
   uint64_t collect_pause;
-  uint64_t armed;           /* when `deadlines` fires, in ms; 0: it does not */
-  hc_poll **polls;          /* owned: by descriptor */
+  uint64_t armed;  /* when `deadlines` fires, in ms; 0: it does not */
+  hc_poll **polls; /* owned: by descriptor */
   int npolls;
-  hc_transfer *running;     /* list of those that curl has */
+  hc_transfer *running; /* list of those that curl has */
   size_t nrunning;
-  hc_transfer *todo;        /* what could not be done inside curl; each counted */
-  int cookies;              /* kept, for all requests */
-  int inside;               /* depth of calls into curl */
-  int owned;                /* a client object in Lua holds it */
-  int ending;               /* to be shut down */
-  int refs;                 /* handles, transfers and the client */
+  hc_transfer *todo; /* what could not be done inside curl; each counted */
+  int cookies;       /* kept, for all requests */
+  int inside;        /* depth of calls into curl */
+  int owned;         /* a client object in Lua holds it */
+  int ending;        /* to be shut down */
+  int refs;          /* handles, transfers and the client */
 } hc_engine;
 
 /* [-0, +0, -] A new engine, counted once, or NULL: no memory. */
@@ -50,11 +50,11 @@ void hc_engine_shutdown(hc_engine *e);
 /* Nobody will start a transfer any more: shuts down when the last one has ended. */
 void hc_engine_disown(hc_engine *e);
 
-/* Around every call into curl that may call back. Leaving the outermost one does what has been put off,
-** and takes what has ended. */
+/* Around every call into curl that may call back. Leaving the outermost one does what has been put
+** off, and takes what has ended. */
 void hc_engine_enter(hc_engine *e);
 void hc_engine_leave(hc_engine *e);
-/* Puts a transfer on the list of things to do once curl has been left; does them now when outside. */
+/* Puts a transfer on the list of things to do once curl has been left; now when outside. */
 void hc_engine_later(hc_engine *e, hc_transfer *t);
 
 /* The clock of deadlines, in ms. */

@@ -1,5 +1,6 @@
-/* module.c - asynctask.curl, which asynctask.http.client is built on (private): clients and their transfers as
-** userdata. Loop thread. A client owns an engine; a transfer's object is one of those that count it. */
+/* module.c - asynctask.curl, which asynctask.http.client is built on (private): clients and their
+** transfers as userdata. Loop thread. A client owns an engine; a transfer's object is one of those
+** that count it. */
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@ typedef struct hc_box {
   hc_transfer *t; /* counted */
 } hc_box;
 
-/* ---- clients ------------------------------------------------------------------------------------- */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 static void on_runtime_close(void *data) {
   hc_engine *e = data;
@@ -104,7 +105,8 @@ static int push_cookies(lua_State *L) {
   return 1;
 }
 
-/* client:cookies([command]) -> list of lines as in cookie files; with a command of CURLOPT_COOKIELIST done first */
+/* client:cookies([command]) -> list of lines as in cookie files; with a command of
+** CURLOPT_COOKIELIST done first */
 static int l_client_cookies(lua_State *L) {
   hc_engine *e = client_at(L, 1);
   const char *command = luaL_optstring(L, 2, NULL);
@@ -127,7 +129,7 @@ static int l_client_cookies(lua_State *L) {
   return status == LUA_OK ? 1 : lua_error(L);
 }
 
-/* ---- transfers ----------------------------------------------------------------------------------- */
+/* ---- transfers ------------------------------------------------------------------------------- */
 
 static void on_cancelled(void *data) { hc_transfer_kill(data); }
 static void on_source_released(void *data) { hc_transfer_unref(data); }
@@ -164,7 +166,7 @@ static void open_source(lua_State *L, hc_transfer *t) {
   hc_transfer_ref(t);
 }
 
-/* client:start(options) -> Task of the response, Transfer, stream of the body (nil in whole mode) */
+/* client:start(options) -> Task of the response, Transfer, stream of its body (nil if whole) */
 static int l_client_start(lua_State *L) {
   hc_engine *e = client_at(L, 1);
   hc_box *box;
@@ -196,7 +198,8 @@ static int l_transfer_gc(lua_State *L) {
   hc_transfer *t = box->t;
   box->t = NULL;
   if (t == NULL) return 0;
-  if (t->upload && !t->ended) hc_transfer_fail(t, "ECANCELED", NULL, "the request's body was given up");
+  if (t->upload && !t->ended)
+    hc_transfer_fail(t, "ECANCELED", NULL, "the request's body was given up");
   if (t->source == NULL && t->feed == NULL && !t->over) hc_transfer_drop(t); /* it never began */
   hc_transfer_unref(t);
   return 0;
@@ -280,15 +283,22 @@ static void new_class(lua_State *L, const char *name, const luaL_Reg *methods, l
 }
 
 int luaopen_asynctask_curl(lua_State *L) {
-  static const luaL_Reg client[] = {{"start", l_client_start}, {"close", l_client_close},
-                                    {"running", l_client_running}, {"cookies", l_client_cookies}, {NULL, NULL}};
-  static const luaL_Reg transfer[] = {{"send", l_transfer_send}, {"finish", l_transfer_finish},
-                                      {"cancel", l_transfer_cancel}, {"over", l_transfer_over}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"client", l_curl_client}, {"url", l_url_parse}, {"version", l_curl_version},
-                                       {NULL, NULL}};
+  static const luaL_Reg client[] = {{"start", l_client_start},
+                                    {"close", l_client_close},
+                                    {"running", l_client_running},
+                                    {"cookies", l_client_cookies},
+                                    {NULL, NULL}};
+  static const luaL_Reg transfer[] = {{"send", l_transfer_send},
+                                      {"finish", l_transfer_finish},
+                                      {"cancel", l_transfer_cancel},
+                                      {"over", l_transfer_over},
+                                      {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+    {"client", l_curl_client}, {"url", l_url_parse}, {"version", l_curl_version}, {NULL, NULL}};
   (void)asynctask_import(L);
   pin();
-  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return luaL_error(L, "libcurl does not start");
+  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    return luaL_error(L, "libcurl does not start");
   new_class(L, HC_CLIENT, client, l_client_gc);
   new_class(L, HC_TRANSFER, transfer, l_transfer_gc);
   luaL_newlib(L, functions);

@@ -1,5 +1,5 @@
-/* options.c - a table that asynctask.http.client made, as options of curl's easy handle. Loop thread, in Lua:
-** may raise; what was acquired by then hangs on the transfer. */
+/* options.c - a table that asynctask.http.client made, as options of curl's easy handle. Loop
+** thread, in Lua: may raise; what was acquired by then hangs on the transfer. */
 #include "ext/curl/transfer.h"
 
 #include <stdlib.h>
@@ -61,8 +61,7 @@ static void strings(lua_State *L, int index, const char *field, struct curl_slis
       *list = longer;
       lua_pop(L, 1);
     }
-  else
-    lua_pushnil(L);
+  else lua_pushnil(L);
   lua_pop(L, 2);
 }
 
@@ -76,8 +75,7 @@ static void request(lua_State *L, hc_transfer *t, int index) {
     body = lua_tolstring(L, -1, &size);
     check(L, curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)size), "body");
     check(L, curl_easy_setopt(t->easy, CURLOPT_COPYPOSTFIELDS, body), "body");
-  } else if (flag(L, index, "upload"))
-    hc_send_setup(t, (curl_off_t)integer(L, index, "size", -1));
+  } else if (flag(L, index, "upload")) hc_send_setup(t, (curl_off_t)integer(L, index, "size", -1));
   else if (strcmp(t->method, "HEAD") == 0)
     check(L, curl_easy_setopt(t->easy, CURLOPT_NOBODY, 1L), "method");
   lua_pop(L, 1);
@@ -85,8 +83,10 @@ static void request(lua_State *L, hc_transfer *t, int index) {
 
 static void security(lua_State *L, hc_transfer *t, int index) {
   int skip = flag(L, index, "insecure_skip_verify");
-  check(L, curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYPEER, skip ? 0L : 1L), "insecure_skip_verify");
-  check(L, curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYHOST, skip ? 0L : 2L), "insecure_skip_verify");
+  check(L, curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYPEER, skip ? 0L : 1L),
+        "insecure_skip_verify");
+  check(L, curl_easy_setopt(t->easy, CURLOPT_SSL_VERIFYHOST, skip ? 0L : 2L),
+        "insecure_skip_verify");
   check(L, curl_easy_setopt(t->easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2), "TLS 1.2");
   text(L, t, index, "ca", CURLOPT_CAINFO);
   text(L, t, index, "ca_path", CURLOPT_CAPATH);
@@ -97,8 +97,8 @@ static void security(lua_State *L, hc_transfer *t, int index) {
 
 static void connection(lua_State *L, hc_transfer *t, int index) {
   static const char *const names[] = {"1.0", "1.1", "2", "2-direct", NULL};
-  static const long versions[] = {CURL_HTTP_VERSION_1_0, CURL_HTTP_VERSION_1_1, CURL_HTTP_VERSION_2TLS,
-                                  CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE};
+  static const long versions[] = {CURL_HTTP_VERSION_1_0, CURL_HTTP_VERSION_1_1,
+                                  CURL_HTTP_VERSION_2TLS, CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE};
   int which;
   lua_getfield(L, index, "http_version");
   which = luaL_checkoption(L, -1, "2", names);
@@ -111,7 +111,8 @@ static void connection(lua_State *L, hc_transfer *t, int index) {
   check(L, curl_easy_setopt(t->easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L), "proxy");
   text(L, t, index, "unix_socket", CURLOPT_UNIX_SOCKET_PATH);
   strings(L, index, "resolve", &t->resolve);
-  if (t->resolve != NULL) check(L, curl_easy_setopt(t->easy, CURLOPT_RESOLVE, t->resolve), "resolve");
+  if (t->resolve != NULL)
+    check(L, curl_easy_setopt(t->easy, CURLOPT_RESOLVE, t->resolve), "resolve");
 }
 
 static void limits(lua_State *L, hc_transfer *t, int index) {
@@ -119,7 +120,7 @@ static void limits(lua_State *L, hc_transfer *t, int index) {
   t->connect = milliseconds(L, index, "connect_timeout");
   t->idle = milliseconds(L, index, "idle_timeout");
   t->deadline = total != 0 ? hc_engine_now() + total : 0;
-  /* Curl's own deadlines begin while a request still waits for a connection, and 7.88 misses some. */
+  /* Curl's own begin while a request still waits for a connection, and 7.88 misses some. */
   check(L, curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, 1000000000L), "connect_timeout");
   t->max_headers = (size_t)integer(L, index, "max_headers", 262144);
   t->max_body = (uint64_t)integer(L, index, "max_body", 0);
@@ -133,16 +134,19 @@ void hc_options_apply(lua_State *L, hc_transfer *t, int index) {
 #if LIBCURL_VERSION_NUM >= 0x075500
   check(L, curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, "http,https"), "protocols");
 #else
-  check(L, curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS)), "protocols");
+  check(L, curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS)),
+        "protocols");
 #endif
 #if LIBCURL_VERSION_NUM >= 0x075700
-  (void)curl_easy_setopt(t->easy, CURLOPT_QUICK_EXIT, 1L); /* does not wait for curl's own resolver */
+  (void)curl_easy_setopt(t->easy, CURLOPT_QUICK_EXIT,
+                         1L); /* does not wait for curl's own resolver */
 #endif
   check(L, curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L), "signals");
   check(L, curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L), "redirects");
   check(L, curl_easy_setopt(t->easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED), "netrc");
   check(L, curl_easy_setopt(t->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC), "user");
-  if (!flag(L, index, "raw")) check(L, curl_easy_setopt(t->easy, CURLOPT_ACCEPT_ENCODING, ""), "encoding");
+  if (!flag(L, index, "raw"))
+    check(L, curl_easy_setopt(t->easy, CURLOPT_ACCEPT_ENCODING, ""), "encoding");
   if (t->engine->cookies) check(L, curl_easy_setopt(t->easy, CURLOPT_COOKIEFILE, ""), "cookies");
   text(L, t, index, "user", CURLOPT_USERNAME);
   text(L, t, index, "password", CURLOPT_PASSWORD);
@@ -152,6 +156,7 @@ void hc_options_apply(lua_State *L, hc_transfer *t, int index) {
   connection(L, t, index);
   limits(L, t, index);
   strings(L, index, "headers", &t->headers);
-  if (t->headers != NULL) check(L, curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers), "headers");
+  if (t->headers != NULL)
+    check(L, curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers), "headers");
   check(L, curl_easy_setopt(t->easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE), "headers");
 }

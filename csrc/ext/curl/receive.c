@@ -1,8 +1,9 @@
-/* receive.c - what comes: the head, line by line, and the body, decoded by curl. The body goes into a feed, whose
-** reader slows curl down, or is kept whole up to a limit. Loop thread; the push functions run protected.
+/* receive.c - what comes: the head, line by line, and the body, decoded by curl. The body goes
+** into a feed, whose reader slows curl down, or is kept whole up to a limit. Loop thread; the push
+** functions run protected.
 **
-** Invariant: nothing that a peer sends grows without a limit: heads (informational ones and trailers
-** included) have max_headers bytes, a body max_body. */
+** Invariant: nothing that a peer sends grows without a limit: heads (informational ones and
+** trailers included) have max_headers bytes, a body max_body. */
 #include "ext/curl/transfer.h"
 
 #include <stdlib.h>
@@ -19,10 +20,14 @@ static const char *version_of(hc_transfer *t) {
   long version = 0;
   (void)curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
   switch (version) {
-  case CURL_HTTP_VERSION_1_0: return "1.0";
-  case CURL_HTTP_VERSION_2_0: return "2";
-  case CURL_HTTP_VERSION_3: return "3";
-  default: return "1.1";
+  case CURL_HTTP_VERSION_1_0:
+    return "1.0";
+  case CURL_HTTP_VERSION_2_0:
+    return "2";
+  case CURL_HTTP_VERSION_3:
+    return "3";
+  default:
+    return "1.1";
   }
 }
 
@@ -65,7 +70,8 @@ static size_t on_body(char *bytes, size_t one, size_t size, void *data) {
   t->received += size;
   if (t->max_body != 0 && t->received > t->max_body)
     return refuse(t, "EMSGSIZE", "the response's body is larger than max_body");
-  if (t->whole) return hc_bytes_add(&t->body, bytes, size) ? size : refuse(t, "ENOMEM", "not enough memory");
+  if (t->whole)
+    return hc_bytes_add(&t->body, bytes, size) ? size : refuse(t, "ENOMEM", "not enough memory");
   if (t->feed == NULL) return refuse(t, "ECANCELED", "nobody reads the response");
   status = t->engine->at->feed_push(t->feed, bytes, size);
   if (status == UV_EPIPE) return refuse(t, "ECANCELED", "nobody reads the response");
@@ -91,12 +97,12 @@ void hc_receive_setup(hc_transfer *t) {
   (void)curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
 }
 
-/* ---- in Lua -------------------------------------------------------------------------------------- */
+/* ---- in Lua ---------------------------------------------------------------------------------- */
 
 static int is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-/* [-0, +0, m] Appends a line of the head to the list on top: name, value. A line that goes on (RFC 9112, 5.2) is
-** added to the value before. Returns the new length. */
+/* [-0, +0, m] Appends a line of the head to the list on top: name, value. A line that goes on (RFC
+** 9112, 5.2) is added to the value before. Returns the new length. */
 static lua_Integer add_line(lua_State *L, const char *line, const char *end, lua_Integer n) {
   const char *colon = memchr(line, ':', (size_t)(end - line)), *value = colon;
   while (end > line && is_space(end[-1])) end--;

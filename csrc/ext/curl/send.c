@@ -1,5 +1,6 @@
-/* send.c - the body of an upload, which Lua gives piece by piece. Curl takes it when the server does; it is
-** told to wait while there is nothing, and Lua while there is more than MARK. Loop thread; no Lua. */
+/* send.c - the body of an upload, which Lua gives piece by piece. Curl takes it when the server
+** does; it is told to wait while there is nothing, and Lua while there is more than MARK. Loop
+** thread; no Lua. */
 #include "ext/curl/transfer.h"
 
 #include <string.h>

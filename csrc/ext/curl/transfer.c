@@ -1,9 +1,10 @@
-/* transfer.c - one request and its response: from the start to the end, whichever comes first: curl has
-** done, a deadline, nobody wants it, the state closes. Loop thread only; runs no Lua itself.
+/* transfer.c - one request and its response: from the start to the end, whichever comes first:
+** curl has done, a deadline, nobody wants it, the state closes. Loop thread only; runs no Lua
+** itself.
 **
-** A transfer is counted: by its object in Lua, by its source and its feed until they say `released`, by the
-** engine while curl has it. When it is over, curl, source and feed have been let go; the memory goes with the
-** last count. */
+** A transfer is counted: by its object in Lua, by its source and its feed until they say
+** `released`, by the engine while curl has it. When it is over, curl, source and feed have been
+** let go; the memory goes with the last count. */
 #include "ext/curl/transfer.h"
 
 #include <stdlib.h>
@@ -69,7 +70,7 @@ void hc_transfer_unref(hc_transfer *t) {
   free(t);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void unlink_running(hc_transfer *t) {
   hc_engine *e = t->engine;
@@ -154,12 +155,13 @@ void hc_transfer_catch_up(hc_transfer *t) {
     t->resume = 0;
     t->last = hc_engine_now();
     /* An error of it comes as the transfer's end. */
-    (void)curl_easy_pause(t->easy, (t->stopped ? CURLPAUSE_RECV : 0) | (t->starved ? CURLPAUSE_SEND : 0));
+    (void)curl_easy_pause(t->easy,
+                          (t->stopped ? CURLPAUSE_RECV : 0) | (t->starved ? CURLPAUSE_SEND : 0));
     if (!t->over) hc_engine_arm(t->engine, hc_transfer_due(t, t->last));
   }
 }
 
-/* ---- deadlines ----------------------------------------------------------------------------------- */
+/* ---- deadlines ------------------------------------------------------------------------------- */
 
 /* What has gone to and fro; callbacks do not see all of it. */
 static curl_off_t moved(hc_transfer *t) {
@@ -197,7 +199,8 @@ uint64_t hc_transfer_due(hc_transfer *t, uint64_t now) {
       curl_off_t progress = moved(t);
       if (progress == t->progress) {
         hc_transfer_fail(t, "ETIMEDOUT", "idle",
-                         t->head_done ? "the server has stopped sending" : "the server does not answer");
+                         t->head_done ? "the server has stopped sending"
+                                      : "the server does not answer");
         return 0;
       }
       t->progress = progress;
@@ -226,7 +229,7 @@ static int on_connected(void *data, char *ip, char *local_ip, int port, int loca
   return CURL_PREREQFUNC_OK;
 }
 
-/* ---- the beginning ------------------------------------------------------------------------------- */
+/* ---- the beginning --------------------------------------------------------------------------- */
 
 void hc_transfer_start(hc_transfer *t) {
   hc_engine *e = t->engine;
@@ -241,7 +244,8 @@ void hc_transfer_start(hc_transfer *t) {
   hc_engine_enter(e);
   code = curl_multi_add_handle(e->multi, t->easy);
   if (code != CURLM_OK) {
-    hc_transfer_fail(t, code == CURLM_OUT_OF_MEMORY ? "ENOMEM" : "ECONNABORTED", NULL, curl_multi_strerror(code));
+    hc_transfer_fail(t, code == CURLM_OUT_OF_MEMORY ? "ENOMEM" : "ECONNABORTED", NULL,
+                     curl_multi_strerror(code));
     tell_failure(t);
     hc_transfer_drop(t);
   } else {

@@ -10,38 +10,38 @@ typedef struct hc_bytes {
 } hc_bytes;
 
 struct hc_transfer {
-  hc_engine *engine;       /* counted */
-  CURL *easy;              /* owned; NULL once it is over */
+  hc_engine *engine; /* counted */
+  CURL *easy;        /* owned; NULL once it is over */
   hc_transfer *next, *prev, *todo;
-  asynctask_source *source; /* counted; NULL once it was let go */
-  asynctask_source *writer; /* of a send that waits for room, or NULL */
-  asynctask_feed *feed;     /* counted; NULL: the body is kept whole */
+  asynctask_source *source;             /* counted; NULL once it was let go */
+  asynctask_source *writer;             /* of a send that waits for room, or NULL */
+  asynctask_feed *feed;                 /* counted; NULL: the body is kept whole */
   struct curl_slist *headers, *resolve; /* owned, for curl */
-  char *method, *url;      /* owned, for errors; the URL without credentials */
-  hc_bytes head;           /* raw lines of the head that comes, or came last */
-  hc_bytes body;           /* whole mode: what came */
-  hc_bytes out;            /* of an upload: what curl has not taken yet, from `taken` on */
+  char *method, *url;                   /* owned, for errors; the URL without credentials */
+  hc_bytes head;                        /* raw lines of the head that comes, or came last */
+  hc_bytes body;                        /* whole mode: what came */
+  hc_bytes out; /* of an upload: what curl has not taken yet, from `taken` on */
   size_t taken;
   size_t header_bytes, max_headers;
   uint64_t received, max_body; /* 0: no limit */
-  uint64_t deadline, last; /* ms; 0: none */
-  uint64_t idle;           /* ms without a byte; 0: no limit */
-  uint64_t connect;        /* ms that connecting may take; 0: no limit */
-  uint64_t started;        /* when curl got it */
-  uint64_t began;          /* when connecting began; 0: not yet */
-  curl_off_t progress;     /* what had gone to and fro when a deadline was last looked at */
+  uint64_t deadline, last;     /* ms; 0: none */
+  uint64_t idle;               /* ms without a byte; 0: no limit */
+  uint64_t connect;            /* ms that connecting may take; 0: no limit */
+  uint64_t started;            /* when curl got it */
+  uint64_t began;              /* when connecting began; 0: not yet */
+  curl_off_t progress;         /* what had gone to and fro when a deadline was last looked at */
   int refs;
   int status;
-  const char *version;     /* static */
+  const char *version; /* static */
   unsigned running : 1, queued : 1, doomed : 1, resume : 1;
-  unsigned whole : 1;      /* the body is kept, and given with the head when it is complete */
-  unsigned head_done : 1;  /* the response's own head (no 1xx) is complete */
-  unsigned told : 1;       /* the source has been settled */
-  unsigned held : 1;       /* the feed is full */
-  unsigned stopped : 1;    /* curl was told to pause the response */
+  unsigned whole : 1;     /* the body is kept, and given with the head when it is complete */
+  unsigned head_done : 1; /* the response's own head (no 1xx) is complete */
+  unsigned told : 1;      /* the source has been settled */
+  unsigned held : 1;      /* the feed is full */
+  unsigned stopped : 1;   /* curl was told to pause the response */
   unsigned upload : 1, ended : 1; /* the body is fed with sends; it has ended */
-  unsigned starved : 1;    /* curl was told to pause the request */
-  unsigned connected : 1;  /* the request is on its way */
+  unsigned starved : 1;           /* curl was told to pause the request */
+  unsigned connected : 1;         /* the request is on its way */
   unsigned over : 1;
   const char *code, *stage; /* static: the failure that is known already, which deadline it was */
   char message[CURL_ERROR_SIZE];

@@ -1,5 +1,6 @@
-/* url.c - URLs, as curl reads them (RFC 3986 and what browsers do): split, and resolved against another. One
-** parser for what Lua decides by (credentials, hosts, redirects) and for what curl connects to. */
+/* url.c - URLs, as curl reads them (RFC 3986 and what browsers do): split, and resolved against
+** another. One parser for what Lua decides by (credentials, hosts, redirects) and for what curl
+** connects to. */
 #include "ext/curl/transfer.h"
 
 #include <string.h>
@@ -29,7 +30,8 @@ static void set(lua_State *L, hc_url *h, CURLUPart part, const char *field, unsi
   h->part = NULL;
 }
 
-/* url(text [, base]) -> {url= (with neither credentials nor fragment), scheme=, host=, port=, ...}, or nil, words */
+/* url(text [, base]) -> {url= (with neither credentials nor fragment), scheme=, host=, port=,
+** ...}, or nil, words */
 int l_url_parse(lua_State *L) {
   const char *text = luaL_checkstring(L, 1), *base = luaL_optstring(L, 2, NULL);
   CURLUcode code;
@@ -44,7 +46,8 @@ int l_url_parse(lua_State *L) {
   lua_setmetatable(L, -2);
   h->u = curl_url();
   if (h->u == NULL) return luaL_error(L, "not enough memory");
-  code = base != NULL ? curl_url_set(h->u, CURLUPART_URL, base, CURLU_NON_SUPPORT_SCHEME) : CURLUE_OK;
+  code =
+    base != NULL ? curl_url_set(h->u, CURLUPART_URL, base, CURLU_NON_SUPPORT_SCHEME) : CURLUE_OK;
   if (code == CURLUE_OK)
     code = curl_url_set(h->u, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_URLENCODE);
   if (code != CURLUE_OK) {

@@ -59,6 +59,10 @@ local function anything()
   return true, "value"
 end
 
+local function is_time(v)
+  return type(v) == "number" and v > 0, "seconds above 0"
+end
+
 local seconds, boolean, positive = check.seconds, check.boolean, check.positive
 
 ---What a request may be given, and a client for all of its requests.
@@ -87,7 +91,7 @@ local seconds, boolean, positive = check.seconds, check.boolean, check.positive
 ---@field insecure_skip_verify? boolean true: takes any certificate of anybody
 ---@field http_version? "1.0"|"1.1"|"2"|"2-direct" at most ("2"); "2-direct": HTTP/2 without TLS
 local defaults = {
-  headers = is_table, timeout = seconds, connect_timeout = seconds, idle_timeout = seconds, redirect = boolean,
+  headers = is_table, timeout = is_time, connect_timeout = is_time, idle_timeout = is_time, redirect = boolean,
   max_redirects = is_count, retries = is_count, retry_delay = seconds, max_body = positive, max_headers = positive,
   decompress = boolean, auth = is_auth, bearer = is_bearer, proxy = is_proxy, unix_socket = is_text, ca = is_text,
   ca_path = is_text, cert = is_text, key = is_text, key_password = is_text, insecure_skip_verify = boolean,
