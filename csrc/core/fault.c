@@ -14,6 +14,7 @@
 #define FAULT_MT "asynctask.fault"
 #define FRAMES_MAX 22
 #define CHAIN_MAX 40 /* faults of one chain that a traceback shows */
+#define STEP_KB 64 /* of a collection that a step with a budget does at once */
 #define COLLECT_FIRST_MS 1000
 #define COLLECT_LAST_MS 60000
 
@@ -255,15 +256,13 @@ void at_fault_push_traceback(lua_State *L, int index) {
 
 /* ---- reports ---- */
 
-/* False: not all of it, since the step has no more time for that. */
+/* False: not all of it. A step with a budget collects a little, and only when it has nothing else to do. */
 static int collect(at_runtime *rt) {
   if (rt->deadline == 0) {
     (void)lua_gc(rt->L, LUA_GCCOLLECT);
     return 1;
   }
-  while (!at_sched_spent(rt))
-    if (lua_gc(rt->L, LUA_GCSTEP, 0)) return 1;
-  return 0;
+  return !at_sched_has_work(rt) && !at_sched_spent(rt) && lua_gc(rt->L, LUA_GCSTEP, STEP_KB);
 }
 
 /* While there are unobserved faults an idle loop collects now and then, so that a server reports. */

@@ -52,7 +52,8 @@ describe("hard cases", function()
       local output, code = shell(preload .. ("ROUNDS=%d %s; c=%s"):format(child.sanitizer() and 600 or 10000,
         child.sanitizer() and "SANITIZED=1" or "", case[1]) .. [==[; export ROUNDS SANITIZED
         unset LUA_PATH LUA_CPATH LUA_PATH_5_4 LUA_CPATH_5_4; cd /
-        COPY1=@dir/one/core.so COPY2=@dir/two/core.so timeout 100 env ${PRELOAD:+LD_PRELOAD=$PRELOAD} @dir/hard $c 2>@dir/err >@dir/out; code=$?
+        export COPY1=@dir/one/core.so COPY2=@dir/two/core.so
+        timeout 100 env ${PRELOAD:+LD_PRELOAD=$PRELOAD} @dir/hard $c 2>@dir/err >@dir/out; code=$?
         grep -v '^asynctask: tasks still pending\|^[[:space:]]*task' @dir/err; tail -n 1 @dir/out; exit $code]==])
       assert.equal("ok\n", output)
       assert.equal(0, code)

@@ -81,6 +81,32 @@ describe("asynctask.http and certificates", function()
     assert.are.equal("CN=user", await(get("mutual", with)))
   end)
 
+  it("goes through a proxy's tunnel, and verifies what is behind it", function()
+    local net = require "asynctask.net"
+    local asked
+    badweb.with(function(stream)
+      local r = badweb.request(stream)
+      asked = r.line
+      if r.target:find("refused", 1, true) then
+        return await(stream:write("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"))
+      end
+      local other <close> = await(net.connect("127.0.0.1", tonumber(r.target:match(":(%d+)$"))))
+      await(stream:write("HTTP/1.1 200 Connected\r\n\r\n"))
+      local back = other:pipe_to(stream)
+      stream:pipe_to(other):try()
+      back:try()
+    end, function(proxy)
+      local client <close> = http.client { proxy = proxy, ca = ca }
+      local reply = await(client:get(server:url("hello.txt", "tls")))
+      assert.are.equal("hello\n", await(reply:text()))
+      assert.is_nil(reply.headers["proxy"])
+      assert.are.equal(("CONNECT localhost:%d HTTP/1.1"):format(server.tls), asked)
+      assert.are.equal("ECERT", code_of(client:get(server:url("hello.txt", "expired"))))
+      assert.are.equal("EPROTO", code_of(client:get "https://refused.invalid/"))
+      await(client:close())
+    end)
+  end)
+
   it("S22: files of certificates that are not there: ECERTFILE", function()
     assert.are.equal("ECERTFILE", code_of(get("tls", { ca = server.dir .. "/none.pem" })))
     assert.are.equal("ECERTFILE", code_of(get("mutual", { ca = ca, cert = "/none.pem", key = "/none.key" })))

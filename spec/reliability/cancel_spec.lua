@@ -3,12 +3,20 @@
 
 local task = require "asynctask"
 local channel = require "asynctask.channel"
+local core = require "asynctask.core"
 local fs = require "asynctask.fs"
 local net = require "asynctask.net"
 local process = require "asynctask.process"
 local signal = require "asynctask.signal"
 local sync = require "asynctask.sync"
+local certificates = require "spec.support.certificates"
 local sandbox = require "spec.support.sandbox"
+require "asynctask.net.stream"
+
+local has_tls, tls = pcall(require, "asynctask.tls")
+local has_http, http = pcall(require, "asynctask.http")
+local has_client = has_http and pcall(require, "asynctask.curl")
+local has_websocket, websocket = pcall(require, "asynctask.http.websocket")
 
 local await, try = task.await, task.try
 
@@ -97,6 +105,80 @@ local operations = {
     end,
     kept = true,
     close = function(c) c.channel:close() end,
+  },
+  ["send to a shared channel"] = {
+    open = function()
+      local c = { channel = channel.shared(1) }
+      await(c.channel:send "first")
+      return c
+    end,
+    start = function(c) return c.channel:send "second" end,
+    complete = function(c) assert(await(c.channel:receive()) == "first") end,
+    after = function(c, happened)
+      if happened then
+        assert.equal("second", (await(c.channel:receive())))
+      else
+        assert.is_nil(c.channel:try_receive())
+      end
+    end,
+    close = function(c) c.channel:close() end,
+  },
+  ["feed read"] = {
+    open = function() return { feed = core.net.feed() } end,
+    start = function(c) return c.feed:read "l" end,
+    complete = function(c)
+      await(c.feed:push "a line\n")
+      return "a line"
+    end,
+    kept = true,
+    close = function(c) await(c.feed:close()) end,
+  },
+  ["feed push"] = { -- only the waiting is cancelled: the bytes are there
+    open = function() return { feed = core.net.feed { mark = 4 } } end,
+    start = function(c) return c.feed:push "12345678" end,
+    complete = function(c)
+      c.feed:finish()
+      c.read = await(c.feed:read "a")
+    end,
+    after = function(c) assert.is_true(c.read == "12345678" or c.read == "") end,
+    close = function(c) await(c.feed:close()) end,
+  },
+  ["task.every"] = {
+    open = function() return { ticks = task.every(0.002) } end,
+    start = function(c) return task.async(function() return type(c.ticks()) end)() end,
+    complete = function() return "number" end,
+    kept = true,
+  },
+  ["process.run"] = {
+    open = function() return { name = path "fifo" } end,
+    start = function(c)
+      return process.run("sh", { "-c", "test -p $0 || mkfifo $0; read line < $0; echo $line", c.name }, { check = true })
+    end,
+    complete = function(c)
+      os.execute(("test -p %s || mkfifo %s"):format(c.name, c.name)) -- without it there would be a file
+      c.pipe = c.pipe or await(fs.open(c.name, "r+")) -- never waits for the other side
+      await(c.pipe:write "done\n")
+      return "done\n"
+    end,
+    close = function(c)
+      if c.pipe then
+        await(c.pipe:close())
+      end
+    end,
+  },
+  ["fs.watch"] = {
+    open = function()
+      local directory = path "watched"
+      await(fs.mkdir(directory))
+      return { directory = directory, watch = fs.watch(directory) }
+    end,
+    start = function(c) return task.async(function() return (fs.basename or fs.name)(c.watch:next().path) end)() end,
+    complete = function(c)
+      await(fs.write_file(c.directory .. "/new", ""))
+      return "new"
+    end,
+    kept = true,
+    close = function(c) c.watch:close() end,
   },
   ["mutex"] = {
     open = function()
@@ -265,6 +347,72 @@ local operations = {
     end,
   },
 }
+
+-- What needs libraries of others.
+
+if has_tls then
+  operations["tls read"] = {
+    open = function()
+      local file, a, b = certificates.make(), await(net.pair())
+      local serving = tls.wrap(b, { context = await(tls.context {
+        server = true, cert = file "server.pem", key = file "server.key",
+      }) })
+      local client = tls.wrap(a, { context = await(tls.context { ca = file "ca.pem" }), server_name = "localhost" })
+      return { client = await(client), server = await(serving) }
+    end,
+    start = function(c) return c.client:read "l" end,
+    complete = function(c)
+      await(c.server:write "a line\n")
+      return "a line"
+    end,
+    kept = true,
+    close = function(c) await(task.when_all(c.client:close(), c.server:close())) end,
+  }
+end
+
+if has_client then
+  operations["http.get_string"] = {
+    open = function()
+      local c = { go_on = sync.event() }
+      c.server = await(net.listen("127.0.0.1", 0))
+      c.url = ("http://127.0.0.1:%d/"):format(c.server:sockname().port)
+      c.serving = c.server:serve(function(stream)
+        await(stream:read_until "\r\n\r\n")
+        await(c.go_on:wait())
+        await(stream:write "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody")
+      end, { on_error = function() end }) -- a client that hangs up is none
+      return c
+    end,
+    start = function(c) return http.get_string(c.url) end,
+    complete = function(c)
+      c.go_on:set()
+      return "body"
+    end,
+    kept = true, -- asked again, it is answered again
+    close = function(c)
+      c.go_on:set()
+      await(http.close())
+      await(c.server:close())
+      try(c.serving)
+    end,
+  }
+end
+
+if has_websocket then
+  operations["websocket receive"] = {
+    open = function()
+      local a, b = await(net.pair())
+      return { server = websocket.over(a, true, {}), client = websocket.over(b, false, {}) }
+    end,
+    start = function(c) return c.server:receive() end,
+    complete = function(c)
+      await(c.client:send "message")
+      return "message"
+    end,
+    kept = true,
+    close = function(c) await(task.when_all(c.server:close(), c.client:close())) end,
+  }
+end
 
 local names = {}
 for name in pairs(operations) do

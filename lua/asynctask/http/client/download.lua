@@ -7,6 +7,7 @@ local check = require "asynctask.check"
 local client_module = require "asynctask.http.client"
 local exchange = require "asynctask.http.client.exchange"
 local fs = require "asynctask.fs"
+local reply = require "asynctask.http.client.reply"
 
 local await, try = core.await, core.try
 local header = exchange.header
@@ -84,7 +85,7 @@ end
 
 local function copy(answer, file, size, total, progress)
   while true do
-    local chunk = await(answer.stream:read_some())
+    local chunk = reply.chunk(answer)
     if not chunk then
       return size
     end

@@ -130,11 +130,15 @@ end
 local function once(client, req)
   local options = options_of(client, req)
   local response, transfer, stream = client.native:start(options)
+  local pumping
   if options.upload then
     req.body_failure = nil
-    start(pump, req, transfer):named "the body of an HTTP request"
+    pumping = start(pump, req, transfer):named "the body of an HTTP request"
   end
   local status, version, list, text = try(response)
+  if pumping and (not status or req.whole) then -- nobody takes the rest
+    pumping:cancel()
+  end
   if not status then
     local failed = req.body_failure
     error(failed and failed[1] or version, 0)

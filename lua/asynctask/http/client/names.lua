@@ -7,6 +7,7 @@ local net = require "asynctask.net"
 
 local await, now, spawn = core.await, core.now, core.spawn
 
+local MANY = 1000 -- names that are known at once
 local KEEP = 55 -- seconds, less than curl keeps what it is given
 
 local Names = {}
@@ -15,7 +16,7 @@ Names.__index = Names
 local names = {}
 
 function names.new()
-  return setmetatable({ known = {}, asked = {} }, Names)
+  return setmetatable({ known = {}, count = 0, asked = {} }, Names)
 end
 
 ---Whether curl needs no lookup for it.
@@ -29,6 +30,10 @@ local function look_up(self, host)
     list[i] = address.family == "ipv6" and "[" .. address.host .. "]" or address.host
   end
   local entry = { text = table.concat(list, ","), until_ = now() + KEEP }
+  self.count = self.count + 1
+  if self.count > MANY then -- forget them all: a crawler meets many hosts once
+    self.known, self.count = {}, 1
+  end
   self.known[host] = entry
   return entry
 end
@@ -50,7 +55,10 @@ function Names:entry(host, port)
       if t:done() then
         self.asked[host] = nil
       else
-        t:continue_with(function() self.asked[host] = nil end)
+        t:continue_with(function(done)
+          done:error() -- those who asked may have gone
+          self.asked[host] = nil
+        end)
       end
     end
     entry = await(t)

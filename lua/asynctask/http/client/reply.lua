@@ -7,7 +7,9 @@ local headers = require "asynctask.http.headers"
 local iterator = require "asynctask.iterator"
 local json = require "asynctask.http.json"
 
-local await, start = core.await, core.start
+local await, start, try = core.await, core.start, core.try
+
+local reply = {}
 
 local MAX_TEXT = 128 * 1024 * 1024 -- bytes that text() and json() take, unless told otherwise
 
@@ -92,10 +94,24 @@ function Reply:each_chunk(max)
   end)
 end
 
+---The next piece of the body; waits. Its failures know the URL.
+---@param answer table a reply, or its fields
+---@return string?
+function reply.chunk(answer)
+  local chunk, err = try(answer.stream:read_some())
+  if err ~= nil then
+    if type(err) == "table" and err.url == nil and err.op == answer.method then
+      err.url, err.address = answer.url, answer.url
+    end
+    error(err, 0)
+  end
+  return chunk
+end
+
 local function collect(self, max)
   local parts, n, total = {}, 0, 0
   while true do
-    local chunk = await(self.stream:read_some())
+    local chunk = reply.chunk(self)
     if not chunk then
       return table.concat(parts, "", 1, n)
     end
@@ -152,8 +168,6 @@ function meta.__close(self)
     core.shield(await, t)
   end
 end
-
-local reply = {}
 
 ---@param fields table { list of names and values, status=, version=, url=, method=, stream= }
 ---@return asynctask.http.Reply
