@@ -150,21 +150,21 @@ local operations = {
     kept = true,
   },
   ["process.run"] = {
-    open = function() return { name = path "fifo" } end,
+    open = function()
+      local c = { name = path "fifo" }
+      assert(os.execute("mkfifo " .. c.name))
+      c.pipe = assert(io.open(c.name, "r+")) -- does not wait for the other side
+      return c
+    end,
     start = function(c)
-      return process.run("sh", { "-c", "test -p $0 || mkfifo $0; read line < $0; echo $line", c.name }, { check = true })
+      return process.run("sh", { "-c", "read line < $0; echo $line", c.name }, { check = true })
     end,
     complete = function(c)
-      os.execute(("test -p %s || mkfifo %s"):format(c.name, c.name)) -- without it there would be a file
-      c.pipe = c.pipe or await(fs.open(c.name, "r+")) -- never waits for the other side
-      await(c.pipe:write "done\n")
+      assert(c.pipe:write "done\n")
+      assert(c.pipe:flush())
       return "done\n"
     end,
-    close = function(c)
-      if c.pipe then
-        await(c.pipe:close())
-      end
-    end,
+    close = function(c) c.pipe:close() end,
   },
   ["fs.watch"] = {
     open = function()
@@ -172,7 +172,7 @@ local operations = {
       await(fs.mkdir(directory))
       return { directory = directory, watch = fs.watch(directory) }
     end,
-    start = function(c) return task.async(function() return (fs.basename or fs.name)(c.watch:next().path) end)() end,
+    start = function(c) return task.async(function() return await(c.watch:next()).path:match "[^/]+$" end)() end,
     complete = function(c)
       await(fs.write_file(c.directory .. "/new", ""))
       return "new"

@@ -159,8 +159,11 @@ static int on_close(void *data, curl_socket_t fd) {
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *data, void *unused) {
   hc_engine *e = data;
   hc_poll *p = poll_of(e, fd);
-  (void)easy;
+  hc_transfer *t = NULL;
   (void)unused;
+  if ((what & CURL_POLL_IN) == 0 &&
+      curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t) == CURLE_OK && t != NULL)
+    hc_send_deaf(t);
   if (what == CURL_POLL_REMOVE) {
     if (p != NULL && !(p->ours && p->connected)) close_poll(e, p);
     else if (p != NULL && p->started && !p->idle) {

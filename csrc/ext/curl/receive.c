@@ -39,6 +39,7 @@ static void end_head(hc_transfer *t) {
   t->status = (int)status;
   t->version = version_of(t);
   t->head_done = 1;
+  if (status >= 300) hc_send_give_up(t);
   if (t->whole || t->told || t->source == NULL) return;
   t->told = 1;
   (void)t->engine->at->source_settle(t->source, hc_receive_push_head);

@@ -52,6 +52,19 @@ static void go_on(hc_transfer *t) {
   hc_engine_later(t->engine, t);
 }
 
+/* The server does not want the rest: curl stops sending, but for a request that it was told to
+** pause, whose end it would wait for. */
+void hc_send_give_up(hc_transfer *t) {
+  if (t->upload && !t->ended) go_on(t);
+}
+
+/* Curl reads no more. While the request is paused it would wait for that to go on, although the
+** server has closed the connection without an answer. */
+void hc_send_deaf(hc_transfer *t) {
+  if (t->starved && !t->head_done)
+    hc_transfer_fail(t, "ECONNRESET", NULL, "the server closed the connection during the request");
+}
+
 int hc_send_bytes(hc_transfer *t, const char *bytes, size_t size) {
   if (t->over || t->doomed) return 1;
   if (t->taken > 0 && t->taken >= t->out.size / 2) { /* room in front */

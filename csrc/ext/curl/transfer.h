@@ -77,6 +77,8 @@ int hc_receive_push_head(lua_State *L, void *data);
 void hc_send_setup(hc_transfer *t, curl_off_t size);
 int hc_send_bytes(hc_transfer *t, const char *bytes, size_t size);
 void hc_send_end(hc_transfer *t);
+void hc_send_give_up(hc_transfer *t);
+void hc_send_deaf(hc_transfer *t);
 int hc_send_full(const hc_transfer *t);
 void hc_send_wake(hc_transfer *t);
 
