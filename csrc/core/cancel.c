@@ -302,7 +302,7 @@ void at_cancel_ring(lua_State *L, at_runtime *rt, at_leaf **ring, int error) {
 int at_cancel_coro(lua_State *L, at_runtime *rt, at_coro *c) {
   int error = lua_gettop(L), done;
   luaL_checkstack(L, 10, "cancellation");
-  at_op_drain(L, rt); /* a completion that came first wins */
+  at_op_drain_protected(L, rt); /* a completion that came first wins */
   done = aim(L, rt, c, error);
   if (done) cancel_owned(L, rt, c->ext, NULL, error);
   lua_settop(L, error - 1);
@@ -313,7 +313,7 @@ int at_scope_cancel(lua_State *L, at_runtime *rt, at_scope *s) {
   int error = lua_gettop(L);
   at_coro *c = s->task;
   luaL_checkstack(L, 10, "cancellation");
-  at_op_drain(L, rt);
+  at_op_drain_protected(L, rt);
   if (c == NULL || s->error != 0) {
     lua_pop(L, 1);
     return 0;
@@ -331,7 +331,7 @@ int at_cancel_task(lua_State *L, at_runtime *rt, at_task *t, int reason) {
   int top = lua_gettop(L), error = 0, done;
   luaL_checkstack(L, 10, "cancellation");
   if (rt->closing) return 0;
-  at_op_drain(L, rt);
+  at_op_drain_protected(L, rt);
   if (at_task_settled(t) || (t->flags & AT_F_SHARED)) return 0;
   if (reason != 0 && lua_isnoneornil(L, reason)) reason = 0;
   if (t->kind == AT_CORO || reason != 0) {

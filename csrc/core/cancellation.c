@@ -63,6 +63,7 @@ static void link_scope(cancellation *c, at_scope *s) {
 }
 
 static void stop_deadline(cancellation *c) {
+  if (c->rt->closed) return; /* the timers are gone */
   at_timer_remove(c->rt, &c->deadline.task);
   at_unanchor(c->rt, c->self);
   c->self = 0;

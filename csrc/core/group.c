@@ -403,7 +403,7 @@ static int l_group_cancel(lua_State *L) {
   at_runtime *rt = at_rt(L);
   group *g = check(L);
   lua_settop(L, 2);
-  at_op_drain(L, rt);
+  at_op_drain_protected(L, rt);
   at_cancel_push_error(L, 2);
   at_cancel_ring(L, rt, &g->ring, 3);
   return 0;

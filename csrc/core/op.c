@@ -172,7 +172,10 @@ void at_op_drain_failed(lua_State *L, at_runtime *rt, int entered) {
   }
   if (op == NULL) return;
   rt->settling = NULL;
-  if (op->task == NULL) return;
+  if (op->task == NULL) { /* what push called has cancelled it */
+    release(op);
+    return;
+  }
   at_op_push_task(L, op); /* stack: message task */
   lua_pushvalue(L, -2);
   lua_setiuservalue(L, -2, 1);
@@ -196,6 +199,36 @@ void at_op_drain(lua_State *L, at_runtime *rt) {
     rt->settling = outer;
     if (rt->deadline != 0 && at_sched_spent(rt)) return; /* the rest is the next step's */
   }
+}
+
+/* A drain within a call of Lua's, which may be protected by the user. */
+typedef struct draining {
+  at_runtime *rt;
+  int entered;
+} draining;
+
+/* stack: draining */
+static int l_drain(lua_State *L) {
+  draining *d = lua_touserdata(L, 1);
+  d->entered = 1;
+  at_op_drain(L, d->rt);
+  return 0;
+}
+
+void at_op_drain_protected(lua_State *L, at_runtime *rt) {
+  at_op *outer = rt->settling;
+  draining d = {rt, 0};
+  luaL_checkstack(L, 4, "operation");
+  while (rt->done_head != NULL) {
+    d.entered = 0;
+    rt->settling = NULL;
+    lua_pushcfunction(L, l_drain);
+    lua_pushlightuserdata(L, &d);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK) continue; /* all, or one: the budget of the step is spent */
+    at_op_drain_failed(L, rt, d.entered);
+    lua_pop(L, 1);
+  }
+  rt->settling = outer;
 }
 
 /* Every pending operation is anchored: cancels those that the state leaves behind. */

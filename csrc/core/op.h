@@ -106,6 +106,9 @@ static inline int at_op_refused(const at_runtime *rt) {
 
 /* sched.c settles the operations that have ended; protected. */
 void at_op_drain(lua_State *L, at_runtime *rt);
+/* [-0, +0, v] The same for who runs unprotected, or under a pcall of the user's that would take the error:
+** an operation that there is no memory for faults, as in sched.c. */
+void at_op_drain_protected(lua_State *L, at_runtime *rt);
 /* The runtime closes: cancels what is pending, releases what has ended and was not settled. No Lua. */
 void at_op_close(at_runtime *rt);
 /* After at_op_drain raised (out of memory): the operation it was at faults with the message at the

@@ -32,6 +32,7 @@ struct at_feed {
   uint64_t pushed;   /* bytes that ever came */
   pushing *head, **tail; /* oldest first */
   int refs;          /* the box, the producer, each operation */
+  unsigned char of_lua;    /* its producer is the box, and not C: Lua may push and finish */
   unsigned char closed;    /* no reads any more */
   unsigned char finished;  /* the end was told */
   char *fault;       /* owned: code, message and op, each with its zero; NULL: a Lua value, in the box */
@@ -69,7 +70,7 @@ static void take_out(pushing *p) {
 static void settle_pushes(at_feed *f, int all, int status) {
   uint64_t taken = f->pushed - f->in.buffer.size;
   pushing *p;
-  while ((p = f->head) != NULL && (all || p->end - taken < f->mark)) {
+  while ((p = f->head) != NULL && (all || p->end < taken + f->mark)) {
     take_out(p);
     p->op.status = status;
     at_op_done(&p->op);
@@ -244,6 +245,13 @@ static int wait_read(lua_State *L, at_runtime *rt, at_feed *f) {
 
 static at_feed *self(lua_State *L) { return ((feedbox *)luaL_checkudata(L, 1, AT_BYTES_FEED_MT))->feed; }
 
+/* The feed, whose producer Lua must be: the reader of one of C's is no second one. */
+static at_feed *producer(lua_State *L) {
+  at_feed *f = self(L);
+  luaL_argcheck(L, f == NULL || f->of_lua, 1, "the bytes of this feed come from C");
+  return f;
+}
+
 /* Appends the strings at arguments 2..top. A status. */
 static int append_arguments(lua_State *L, at_feed *f, size_t total) {
   int top = lua_gettop(L), arg;
@@ -261,7 +269,7 @@ static int append_arguments(lua_State *L, at_feed *f, size_t total) {
 
 /* push(...) -> nothing, once less than the mark is left to be read up to its end */
 static int l_feed_push(lua_State *L) {
-  at_feed *f = self(L);
+  at_feed *f = producer(L);
   at_runtime *rt = at_rt(L);
   size_t total = 0;
   int top = lua_gettop(L), arg, status;
@@ -284,7 +292,7 @@ static int l_feed_push(lua_State *L) {
 
 /* finish([err]): the end of the stream, or what reads fail with once all is read */
 static int l_feed_finish(lua_State *L) {
-  at_feed *f = self(L);
+  at_feed *f = producer(L);
   if (f == NULL || f->finished) return 0;
   lua_settop(L, 2);
   if (!lua_isnil(L, 2)) {
@@ -352,9 +360,12 @@ static int l_feed_gc(lua_State *L) {
 static int l_net_feed(lua_State *L) {
   static const char *const options[] = {"mark", NULL};
   lua_Integer mark;
+  at_feed *f;
   at_arg_options(L, 1, options);
   mark = at_arg_field_integer(L, 1, "mark", AT_STREAM_MARK, 1, INT64_MAX / 2);
-  drop(at_feed_push_new(L, at_rt(L), (size_t)mark, NULL, NULL)); /* Lua's producer is the box */
+  f = at_feed_push_new(L, at_rt(L), (size_t)mark, NULL, NULL);
+  f->of_lua = 1;
+  drop(f); /* Lua's producer is the box */
   return 1;
 }
 

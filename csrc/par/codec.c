@@ -1,5 +1,5 @@
-/* codec.c - what both directions of copying share: messages, bytecode, the set of values met, and
-** the names under which library functions and modules are known (S19).
+/* codec.c - what both directions of copying share: messages, bytecode, and the names under which
+** library functions and modules are known (S19).
 **
 ** Messages and bytecode may be freed on any thread; the rest belongs to the state's thread. Names
 ** are kept in a table with weak keys and collected again when package.loaded has changed. */
@@ -12,6 +12,9 @@
 #include "base/error.h"
 
 #define CODE_MT "asynctask.code"
+
+#define LARGE_BYTES 65536         /* from here on memory is kept in c->large */
+#define LARGE_MAX (2 * 1024 * 1024) /* and no more than that */
 
 static const char codec_key = 'c'; /* registry: the state's codec */
 
@@ -27,7 +30,7 @@ void at_message_clear(at_message *m) {
   int i;
   for (i = 0; i < m->code_count; i++) at_code_release(m->codes[i]);
   for (i = 0; i < m->carried_count; i++) at_shared_release(m->carried[i].shared);
-  m->code_count = m->carried_count = m->locals = 0;
+  m->code_count = m->carried_count = m->locals = m->keys = m->roots = 0;
   m->size = 0;
 }
 
@@ -43,6 +46,12 @@ void at_message_move(at_message *to, at_message *from) {
   at_message_free(to);
   *to = *from;
   memset(from, 0, sizeof *from);
+}
+
+void at_message_swap(at_message *a, at_message *b) {
+  at_message other = *a;
+  *a = *b;
+  *b = other;
 }
 
 /* ---- the bytecode of a state's functions, remembered by function ---- */
@@ -77,6 +86,7 @@ static int write_code(lua_State *L, const void *bytes, size_t n, void *ud) {
 /* [-0, +1, m] pushes the holder of the bytecode of the Lua function at `index`. */
 static at_code *dump(lua_State *L, int index) {
   static atomic_llong last_id;
+  lua_Debug info;
   at_code *code, **box = (at_code **)lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   if (luaL_newmetatable(L, CODE_MT)) {
@@ -90,7 +100,8 @@ static at_code *dump(lua_State *L, int index) {
   code->id = (lua_Integer)atomic_fetch_add(&last_id, 1) + 1;
   lua_pushvalue(L, index);
   if (lua_dump(L, write_code, code, 0) != 0) at_codec_no_memory(L);
-  lua_pop(L, 1);
+  lua_getinfo(L, ">u", &info);
+  code->upvalues = info.nups;
   return code;
 }
 
@@ -99,7 +110,7 @@ at_code *at_code_remembered(lua_State *L, int codec, int index) {
   lua_getiuservalue(L, codec, AT_CODEC_CODES);
   lua_pushvalue(L, index);
   lua_rawget(L, -2);
-  lua_remove(L, -2);
+  lua_replace(L, -2);
   box = (at_code **)lua_touserdata(L, -1);
   return box ? *box : NULL;
 }
@@ -114,73 +125,86 @@ at_code *at_code_make(lua_State *L, int codec, int index) {
   return code;
 }
 
-/* ---- the set of values met: open addressing, emptied by counting rounds ---- */
+/* ---- the memory of messages ---- */
 
-struct at_seen_entry {
-  const void *p;
-  size_t number;
-  uint32_t round; /* of another round: empty */
-};
-
-static size_t hash(const void *p) {
-  uint64_t x = (uint64_t)(uintptr_t)p;
-  x ^= x >> 32;
-  x *= UINT64_C(0x9E3779B97F4A7C15);
-  return (size_t)(x >> 20);
-}
-
-void at_seen_clear(at_seen *s) {
-  s->count = 0;
-  if (++s->round == 0) { /* after four thousand million messages */
-    if (s->entries != NULL) memset(s->entries, 0, s->capacity * sizeof *s->entries);
-    s->round = 1;
+/* Fresh pages cost more than the copy: what the kernel would have to clear is taken from the last one. */
+void at_codec_grow(lua_State *L, at_codec *c, size_t n) {
+  at_message *m = &c->message;
+  size_t capacity = m->capacity ? m->capacity * 2 : 256;
+  char *data;
+  if (n > (size_t)-1 / 4 - m->size) at_codec_no_memory(L);
+  if (capacity < m->size + n) capacity = m->size + n;
+  if (capacity >= LARGE_BYTES && c->large_capacity >= m->size + n) {
+    data = c->large;
+    capacity = c->large_capacity;
+    memcpy(data, m->data, m->size);
+    free(m->data);
+    c->large = NULL;
+    c->large_capacity = 0;
+  } else {
+    data = (char *)realloc(m->data, capacity);
+    if (data == NULL) at_codec_no_memory(L);
   }
+  m->data = data;
+  m->capacity = capacity;
 }
 
-static struct at_seen_entry *find(const at_seen *s, const void *p) {
-  size_t i = hash(p) & (s->capacity - 1);
-  while (s->entries[i].round == s->round && s->entries[i].p != p) i = (i + 1) & (s->capacity - 1);
-  return &s->entries[i];
+void at_codec_keep(at_codec *c, at_message *m) {
+  if (c->closed || m->capacity < LARGE_BYTES || m->capacity > LARGE_MAX) return;
+  if (m->capacity <= c->large_capacity) return;
+  free(c->large);
+  c->large = m->data;
+  c->large_capacity = m->capacity;
+  m->data = NULL;
+  m->size = m->capacity = 0;
 }
 
-static int grow(at_seen *s) {
-  at_seen old = *s;
-  size_t i;
-  s->capacity = old.capacity ? old.capacity * 2 : 64;
-  s->entries = (struct at_seen_entry *)calloc(s->capacity, sizeof *s->entries);
-  if (s->entries == NULL) {
-    *s = old;
-    return 0;
-  }
-  for (i = 0; i < old.capacity; i++)
-    if (old.entries[i].round == s->round) *find(s, old.entries[i].p) = old.entries[i];
-  free(old.entries);
-  return 1;
+/* ---- messages written by finalizers ---- */
+
+int at_codec_is_nested(lua_State *L) {
+  int apart;
+  if (lua_gc(L, LUA_GCCOUNT) >= 0) return 0; /* not in a finalizer */
+  apart = at_codec_push(L)->apart;
+  lua_pop(L, 1);
+  return !apart;
 }
 
-size_t *at_seen_at(at_seen *s, const void *p, int *fresh) {
-  struct at_seen_entry *e;
-  if (s->count * 2 >= s->capacity && !grow(s)) return NULL;
-  e = find(s, p);
-  *fresh = e->round != s->round;
-  if (*fresh) {
-    e->p = p;
-    e->round = s->round;
-    s->count++;
-  }
-  return &e->number;
+int at_codec_apart(lua_State *L) {
+  at_codec *c, outer;
+  lua_Debug self;
+  int status;
+  luaL_checkstack(L, 4, "message");
+  c = at_codec_push(L);
+  lua_pop(L, 1);
+  if (!lua_getstack(L, 0, &self) || !lua_getinfo(L, "f", &self)) return luaL_error(L, "no caller");
+  lua_insert(L, 1);
+  outer = *c; /* no finalizer runs inside one: one level is enough */
+  memset(&c->message, 0, sizeof c->message);
+  memset(&c->seen, 0, sizeof c->seen);
+  memset(&c->keys, 0, sizeof c->keys);
+  c->apart = 1;
+  status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  c->apart = 0;
+  at_message_free(&c->message);
+  at_seen_free(&c->seen);
+  c->message = outer.message;
+  c->seen = outer.seen;
+  c->keys = outer.keys;
+  return status == LUA_OK ? lua_gettop(L) : lua_error(L);
 }
 
 /* ---- names ---- */
 
 static void filter_add(at_codec *c, const void *p) {
-  size_t h = hash(p);
-  c->filter[(h >> 3) & 255] |= (unsigned char)(1u << (h & 7));
+  uint64_t h = at_seen_hash(p);
+  c->filter[h >> 3 & 1023] |= (unsigned char)(1u << (h & 7));
+  c->filter[h >> 43 & 1023] |= (unsigned char)(1u << (h >> 40 & 7));
 }
 
 int at_codec_maybe_named(const at_codec *c, const void *p) {
-  size_t h = hash(p);
-  return c->filter[(h >> 3) & 255] & (1u << (h & 7));
+  uint64_t h = at_seen_hash(p);
+  return (c->filter[h >> 3 & 1023] & (1u << (h & 7))) != 0 &&
+         (c->filter[h >> 43 & 1023] & (1u << (h >> 40 & 7))) != 0;
 }
 
 /* Lua's own libraries: what a program has added to them in Lua is unknown to a fresh state. */
@@ -200,7 +224,7 @@ static size_t fingerprint(lua_State *L) {
   size_t print = 1;
   lua_pushnil(L);
   while (lua_next(L, -2)) {
-    print += hash(lua_topointer(L, -1)) | 1;
+    print += (size_t)at_seen_hash(lua_topointer(L, -1)) | 1;
     lua_pop(L, 1);
   }
   return print;
@@ -288,7 +312,6 @@ static void push_weak(lua_State *L) {
 at_codec *at_codec_new(lua_State *L) {
   at_codec *c = (at_codec *)lua_newuserdatauv(L, sizeof *c, AT_CODEC_VALUES);
   memset(c, 0, sizeof *c);
-  c->seen.round = 1;
   push_weak(L);
   lua_setiuservalue(L, -2, AT_CODEC_NAMES);
   push_weak(L);
@@ -306,14 +329,17 @@ at_codec *at_codec_new(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &codec_key);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   c->globals = lua_topointer(L, -1);
+  c->rt = at_runtime_get(L);
   lua_pop(L, 1);
   return c;
 }
 
 void at_codec_free(at_codec *c) {
   at_message_free(&c->message);
-  free(c->seen.entries);
-  memset(&c->seen, 0, sizeof c->seen);
+  free(c->large);
+  c->large = NULL;
+  c->large_capacity = 0;
+  at_seen_free(&c->seen);
   c->closed = 1;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/block.h"
 #include "core/runtime.h"
+#include "par/seen.h"
 
 /* The bytecode of a function. Counted: senders remember it by function, messages carry it. */
 typedef struct at_code {
@@ -17,6 +18,7 @@ typedef struct at_code {
   lua_Integer id; /* unique in the process: receivers remember the loaded function by it */
   size_t size, capacity;
   char *bytes; /* owned */
+  unsigned char upvalues;
 } at_code;
 
 void at_code_release(at_code *code); /* any thread */
@@ -44,6 +46,7 @@ typedef struct at_message {
   int code_count, code_capacity;
   at_carried *carried; /* owned */
   int carried_count, carried_capacity;
+  int keys;   /* strings that AT_T_NEWKEY numbers */
   int roots;  /* values */
   int locals; /* task-local variables, each with its value, behind the roots */
 } at_message;
@@ -51,6 +54,7 @@ typedef struct at_message {
 void at_message_clear(at_message *m); /* empty, but keeps its memory */
 void at_message_free(at_message *m);  /* any thread; m itself is not freed */
 void at_message_move(at_message *to, at_message *from); /* frees what `to` had */
+void at_message_swap(at_message *a, at_message *b);
 
 /* Tags. The low bits say what follows; the high bits say more about a table or function. */
 enum at_tag {
@@ -72,6 +76,8 @@ enum at_tag {
   AT_T_LOCAL,   /* a task-local variable: u64 number, its default */
   AT_T_CLASS,   /* a registered metatable: u32 length, name (0: none), u8 how; its own metatable, if
                 ** AT_CLASS_META; then as AT_T_TABLE, or nothing (AT_CLASS_LATER), or an AT_T_NAMED */
+  AT_T_NEWKEY,  /* a key as AT_T_SHORT, which gets the next number of the message, from 0 */
+  AT_T_KEY,     /* u8: the key of that number */
   AT_T_MASK = 0x1f,
   AT_T_ERROR = 0x20,   /* a table that is an error object */
   AT_T_CLASSED = 0x40, /* a table with a metatable: a value that is one comes first */
@@ -85,23 +91,22 @@ enum { AT_CLASS_LATER = 1, AT_CLASS_NAMED = 2, AT_CLASS_META = 4 };
 /* What the values of a message are, for the paths in errors. */
 enum at_role { AT_ROLE_JOB, AT_ROLE_RESULT, AT_ROLE_ERROR, AT_ROLE_MESSAGE };
 
-/* A set of pointers, each with a number: what one message has met. Emptied in O(1). */
-typedef struct at_seen {
-  struct at_seen_entry *entries;
-  size_t capacity, count;
-  uint32_t round;
-} at_seen;
-
 /* What one lua_State needs for both directions. Plain memory of a userdata. */
 typedef struct at_codec {
+  struct at_par *par; /* the state's, once it has one */
+  at_runtime *rt;     /* the state's */
   at_message message; /* being written */
   at_seen seen;
-  unsigned char filter[256]; /* one bit or more for each named value: most others end here */
+  at_keys keys;
+  char *large;      /* owned, or NULL: the memory of one large message that has been read */
+  size_t large_capacity;
+  unsigned char filter[1024]; /* two bits for each named value: most others end here */
   size_t named_print; /* fingerprint of package.loaded when the names were collected */
   unsigned char named_fresh; /* compared in this message */
   const void *globals;
   unsigned char paused; /* the decoder has stopped the collector */
   unsigned char closed; /* at_codec_free was called */
+  unsigned char apart;  /* a finalizer writes a message of its own */
   int loaded_count;   /* functions remembered by the decoder */
   int class_count;    /* classes registered in this state */
 } at_codec;
@@ -128,6 +133,12 @@ int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m);
 /* [-0, +0, -] for the caller, after at_decode has raised. */
 void at_decode_end(lua_State *L, at_codec *c);
 
+/* Finalizers run while a message is being written, and may send something themselves: each Lua function
+** that encodes begins with `if (at_codec_is_nested(L)) return at_codec_apart(L);`. */
+int at_codec_is_nested(lua_State *L);
+/* [-n, +r, e] calls the running function with its arguments again, with memory apart. */
+int at_codec_apart(lua_State *L);
+
 /* carry.c */
 /* [-0, +0, m] adds class to the table at the top. */
 void at_carry_open(lua_State *L, at_runtime *rt);
@@ -146,6 +157,10 @@ uint32_t at_carry_add(lua_State *L, at_message *m, const at_carrier *carrier, at
 int at_carry_decode(lua_State *L, const at_message *m);
 
 /* codec.c for encode.c. */
+/* [-0, +0, m] room for n more bytes in c->message. */
+void at_codec_grow(lua_State *L, at_codec *c, size_t n);
+/* Keeps the memory of m for the next large message, if that is worth it. */
+void at_codec_keep(at_codec *c, at_message *m);
 /* [-0, +0, m] raises what Lua raises when it has no memory. */
 int at_codec_no_memory(lua_State *L);
 /* [-0, +1, m] pushes the holder of the bytecode of the Lua function at `index`, or nil (NULL). */
@@ -158,9 +173,5 @@ at_code *at_code_make(lua_State *L, int codec, int index);
 void at_codec_refresh(lua_State *L, at_codec *c, int codec, int force);
 /* True if `p` may have a name. */
 int at_codec_maybe_named(const at_codec *c, const void *p);
-
-/* The set. NULL: out of memory. `*fresh` says if the pointer is new; set the number then. */
-size_t *at_seen_at(at_seen *s, const void *p, int *fresh);
-void at_seen_clear(at_seen *s);
 
 #endif

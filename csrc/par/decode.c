@@ -10,61 +10,12 @@
 
 #include "base/error.h"
 #include "core/locals.h"
-#include "par/codec.h"
+#include "par/decoder.h"
 
 #define PAUSE_BYTES 16384 /* messages for which the collector waits */
-#define DEPTH_MAX (3 * AT_CODEC_DEPTH + 8) /* more than encode.c ever writes */
 #define LOADED_MAX 256 /* functions remembered; beyond that all are forgotten */
 
-typedef struct decoder {
-  lua_State *L;
-  at_codec *c;
-  const at_message *m;
-  const char *p, *end;
-  int depth;
-  int codec;   /* stack index of the codec's userdata */
-  int refs;    /* stack index of a table offset -> value, or nil */
-  int pending; /* stack index of the list of tables and functions that are filled later, or nil */
-  lua_Integer pending_first, pending_last;
-} decoder;
-
 static void decode_value(decoder *d);
-
-static int corrupt(decoder *d) {
-  return luaL_error(d->L, "corrupt message");
-}
-
-/* [-0, +0, v] at least n more bytes. */
-static void need(decoder *d, size_t n) {
-  if ((size_t)(d->end - d->p) < n) corrupt(d);
-}
-
-static void deeper(decoder *d) {
-  if (++d->depth > DEPTH_MAX) corrupt(d);
-}
-
-static void take(decoder *d, void *to, size_t n) {
-  need(d, n);
-  memcpy(to, d->p, n);
-  d->p += n;
-}
-
-static uint32_t take_u32(decoder *d) {
-  uint32_t v;
-  take(d, &v, sizeof v);
-  return v;
-}
-
-static uint64_t take_u64(decoder *d) {
-  uint64_t v;
-  take(d, &v, sizeof v);
-  return v;
-}
-
-static unsigned char take_u8(decoder *d) {
-  need(d, 1);
-  return (unsigned char)*d->p++;
-}
 
 /* [-0, +0, m] the table at `list` (made now if nil) gets the value at the top under n. */
 static void list_set(lua_State *L, int list, lua_Integer n) {
@@ -91,6 +42,25 @@ static void push_ref(decoder *d, uint64_t offset) {
   if (lua_isnil(d->L, d->refs) || lua_rawgeti(d->L, d->refs, (lua_Integer)offset) == LUA_TNIL) corrupt(d);
 }
 
+/* ---- keys ---- */
+
+/* [-0, +1, m] a key that others may refer to. */
+static void decode_new_key(decoder *d) {
+  size_t n = take_u8(d);
+  if (d->key_count == d->m->keys) corrupt(d);
+  need(d, n);
+  lua_pushlstring(d->L, d->p, n);
+  d->p += n;
+  lua_copy(d->L, -1, d->keys + d->key_count++);
+}
+
+/* [-0, +1, v] */
+static inline void decode_key(decoder *d) {
+  int n = take_u8(d);
+  if (n >= d->key_count) corrupt(d);
+  lua_pushvalue(d->L, d->keys + n);
+}
+
 /* ---- tables ---- */
 
 static int hint(uint32_t n) {
@@ -107,7 +77,12 @@ static void decode_items(decoder *d, uint32_t items, uint32_t pairs) {
     lua_rawseti(L, table, (lua_Integer)i);
   }
   for (i = 0; i < pairs; i++) {
-    decode_value(d);
+    if (d->p < d->end && *d->p == AT_T_KEY) {
+      d->p++;
+      decode_key(d);
+    } else {
+      decode_value(d);
+    }
     decode_value(d);
     lua_rawset(L, table);
   }
@@ -270,7 +245,7 @@ static void push_plain(decoder *d, const at_code *code, int upvalues) {
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, code->id);
   }
-  lua_remove(L, -2);
+  lua_replace(L, -2);
 }
 
 /* [-0, +0, e] reads the upvalues of the function at the top. */
@@ -361,14 +336,37 @@ static void decode_string(decoder *d, size_t n) {
   d->p += n;
 }
 
-/* [-0, +1, e] */
+/* [-0, +1, e] a value that may hold others. */
+static void decode_large(decoder *d, int tag, size_t offset) {
+  lua_State *L = d->L;
+  ensure(d);
+  switch (tag & AT_T_MASK) {
+    case AT_T_TABLE: decode_table(d, tag, offset); break;
+    case AT_T_LATER:
+      lua_newtable(L);
+      share(d, tag, offset);
+      be_error_object(d, tag);
+      fill_later(d);
+      deeper(d);
+      be_classed(d, tag);
+      d->depth--;
+      break;
+    case AT_T_FUNC: decode_function(d, tag, offset); break;
+    case AT_T_NAMED: decode_named(d); break;
+    case AT_T_CARRIED: decode_carried(d, tag, offset); break;
+    case AT_T_LOCAL: decode_local(d, tag, offset); break;
+    case AT_T_CLASS: decode_class(d, tag, offset); break;
+    default: corrupt(d);
+  }
+}
+
+/* [-0, +1, e] there is room for a few values. */
 static void decode_value(decoder *d) {
   lua_State *L = d->L;
   size_t offset = (size_t)(d->p - d->m->data);
   int tag = take_u8(d);
   int64_t integer;
   lua_Number number;
-  luaL_checkstack(L, 8, "values");
   switch (tag & AT_T_MASK) {
     case AT_T_NIL: lua_pushnil(L); break;
     case AT_T_FALSE: lua_pushboolean(L, 0); break;
@@ -384,24 +382,11 @@ static void decode_value(decoder *d) {
       break;
     case AT_T_SHORT: decode_string(d, take_u8(d)); break;
     case AT_T_STRING: decode_string(d, (size_t)take_u64(d)); break;
-    case AT_T_TABLE: decode_table(d, tag, offset); break;
-    case AT_T_LATER:
-      lua_newtable(L);
-      share(d, tag, offset);
-      be_error_object(d, tag);
-      fill_later(d);
-      deeper(d);
-      be_classed(d, tag);
-      d->depth--;
-      break;
-    case AT_T_FUNC: decode_function(d, tag, offset); break;
+    case AT_T_NEWKEY: decode_new_key(d); break;
+    case AT_T_KEY: decode_key(d); break;
     case AT_T_REF: push_ref(d, take_u64(d)); break;
-    case AT_T_NAMED: decode_named(d); break;
     case AT_T_GLOBALS: lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS); break;
-    case AT_T_CARRIED: decode_carried(d, tag, offset); break;
-    case AT_T_LOCAL: decode_local(d, tag, offset); break;
-    case AT_T_CLASS: decode_class(d, tag, offset); break;
-    default: corrupt(d);
+    default: decode_large(d, tag, offset);
   }
 }
 
@@ -449,23 +434,25 @@ void at_decode_end(lua_State *L, at_codec *c) {
 }
 
 int at_decode(lua_State *L, at_codec *c, int codec, const at_message *m) {
-  decoder d = {L, c, m, m->data, m->data + m->size, 0, codec, 0, 0, 1, 0};
-  int roots = 0;
-  luaL_checkstack(L, 10, "values");
+  decoder d = {L, c, m, m->data, m->data + m->size, 0, codec, 0, 0, 0, 0, 0, 1, 0};
+  int top = lua_gettop(L), roots = 0;
+  if (m->roots == 0 && m->size == 0) return 0;
+  d.refs = top + 1;
+  d.pending = top + 2;
+  d.keys = top + 3;
+  d.limit = top + 2 + m->keys + m->roots + SLOTS;
+  luaL_checkstack(L, d.limit - top, "values");
   if (m->size >= PAUSE_BYTES && lua_gc(L, LUA_GCISRUNNING)) {
     lua_gc(L, LUA_GCSTOP); /* everything that is made now is in use */
     c->paused = 1;
   }
-  lua_pushnil(L);
-  d.refs = lua_gettop(L);
-  lua_pushnil(L);
-  d.pending = lua_gettop(L);
+  lua_settop(L, top + 2 + m->keys); /* nils */
   for (; roots < m->roots; roots++) decode_value(&d);
   if (m->locals > 0) decode_locals(&d);
   decode_pending(&d);
   if (m->locals > 0) at_locals_set(L, at_runtime_get(L));
-  lua_remove(L, d.refs);
-  lua_remove(L, d.refs);
+  if (roots > 0) lua_rotate(L, top + 1, roots);
+  lua_settop(L, top + roots);
   at_decode_end(L, c);
   return roots;
 }

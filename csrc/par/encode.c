@@ -13,43 +13,35 @@
 
 static void encode_value(encoder *e, int index, const step *at);
 
-/* ---- bytes ---- */
+/* ---- strings and numbers ---- */
 
-/* [-0, +0, m] room for n more bytes. */
-static char *reserve(encoder *e, size_t n) {
-  at_message *m = &e->c->message;
-  if (m->capacity - m->size < n) {
-    size_t capacity = m->capacity ? m->capacity * 2 : 256;
-    char *data;
-    if (n > (size_t)-1 / 4 - m->size) at_codec_no_memory(e->L);
-    if (capacity < m->size + n) capacity = m->size + n;
-    data = (char *)realloc(m->data, capacity);
-    if (data == NULL) at_codec_no_memory(e->L);
-    m->data = data;
-    m->capacity = capacity;
+static void encode_string(encoder *e, int index) {
+  size_t n;
+  const char *s = lua_tolstring(e->L, index, &n);
+  if (n < 256) {
+    put_short(e, AT_T_SHORT, s, n);
+  } else {
+    uint64_t length = n;
+    reserve(e, n + sizeof length + 1);
+    put(e, AT_T_STRING, &length, sizeof length);
+    put_bytes(e, s, n);
   }
-  return m->data + m->size;
 }
 
-static void put_tag(encoder *e, int tag) {
-  *reserve(e, 1) = (char)tag;
-  e->c->message.size++;
+static void encode_number(encoder *e, int index) {
+  if (lua_isinteger(e->L, index)) {
+    int64_t v = lua_tointeger(e->L, index);
+    if (v >= -128 && v <= 127) {
+      signed char small = (signed char)v;
+      put(e, AT_T_INT8, &small, 1);
+    } else {
+      put(e, AT_T_INT, &v, sizeof v);
+    }
+  } else {
+    lua_Number v = lua_tonumber(e->L, index);
+    put(e, AT_T_FLOAT, &v, sizeof v);
+  }
 }
-
-/* A tag and a fixed number of bytes, in one piece. */
-static void put(encoder *e, int tag, const void *bytes, size_t n) {
-  char *p = reserve(e, n + 1);
-  *p = (char)tag;
-  memcpy(p + 1, bytes, n);
-  e->c->message.size += n + 1;
-}
-
-static void put_bytes(encoder *e, const void *bytes, size_t n) {
-  memcpy(reserve(e, n), bytes, n);
-  e->c->message.size += n;
-}
-
-static void put_u32(encoder *e, uint32_t v) { put_bytes(e, &v, sizeof v); }
 
 /* ---- references and names ---- */
 
@@ -77,7 +69,6 @@ static int write_name(encoder *e, int index, const void *p) {
   const char *s;
   if (!e->c->named_fresh) at_codec_refresh(L, e->c, e->codec, 0);
   if (!at_codec_maybe_named(e->c, p)) return 0;
-  luaL_checkstack(L, 4, "name");
   lua_getiuservalue(L, e->codec, AT_CODEC_NAMES);
   lua_pushvalue(L, index);
   switch (lua_rawget(L, -2)) {
@@ -102,7 +93,6 @@ static int write_name(encoder *e, int index, const void *p) {
 /* [-0, +0, m] the value at `index` is written after the roots. */
 static void write_later(encoder *e, int index) {
   lua_State *L = e->L;
-  luaL_checkstack(L, 3, "list");
   if (lua_isnil(L, e->pending)) {
     lua_newtable(L);
     lua_replace(L, e->pending);
@@ -115,23 +105,55 @@ static void write_later(encoder *e, int index) {
 
 /* ---- tables ---- */
 
+/* A key that this message had before is a number. */
+static void encode_key(encoder *e, int index) {
+  at_message *m = &e->c->message;
+  at_key *key;
+  size_t n;
+  const char *s = lua_tolstring(e->L, index, &n);
+  if (n > AT_KEY_BYTES || n == 0 || m->size > UINT32_MAX / 2) {
+    encode_string(e, index);
+    return;
+  }
+  key = at_keys_at(&e->c->keys, m->data, s, n);
+  if (key->size != 0) {
+    put(e, AT_T_KEY, &key->number, 1);
+  } else if (m->keys == AT_KEYS_MAX) {
+    put_short(e, AT_T_SHORT, s, n);
+  } else {
+    put_short(e, AT_T_NEWKEY, s, n);
+    key->bytes = s;
+    key->offset = (uint32_t)(m->size - n);
+    key->size = (unsigned char)n;
+    key->number = (unsigned char)m->keys++;
+    e->c->keys.count++;
+  }
+}
+
+/* Is the key at `index` the next item? A number among the keys is an integer if it can be one. */
+static inline int is_next(lua_State *L, int index, lua_Integer items) {
+  int is_integer;
+  return lua_tointegerx(L, index, &is_integer) == items + 1 && is_integer;
+}
+
 /* The counts, the items 1 to n as long as they come in order, and the other pairs. */
 static void encode_body(encoder *e, int index, const step *at) {
   lua_State *L = e->L;
   size_t head = e->c->message.size;
   lua_Integer items = 0;
   uint64_t pairs = 0;
-  int key = lua_gettop(L) + 1;
-  uint32_t counts[2];
+  int key = lua_gettop(L) + 1, type;
+  uint32_t counts[2] = {0, 0};
   step field = {at, STEP_FIELD, key, NULL}, of_key = {at, STEP_KEY, 0, NULL};
-  counts[0] = counts[1] = 0;
   put_bytes(e, counts, sizeof counts);
   lua_pushnil(L);
   while (lua_next(L, index)) { /* stack: ... key value */
-    if (pairs == 0 && lua_isinteger(L, key) && lua_tointeger(L, key) == items + 1) {
+    type = lua_type(L, key);
+    if (pairs == 0 && type == LUA_TNUMBER && is_next(L, key, items)) {
       items++;
     } else {
-      encode_value(e, key, &of_key);
+      if (type == LUA_TSTRING) encode_key(e, key);
+      else encode_value(e, key, &of_key);
       pairs++;
     }
     encode_value(e, key + 1, &field);
@@ -164,7 +186,7 @@ static void encode_class(encoder *e, int index, const step *at) {
   const char *name = "";
   step inside = {at, STEP_CLASS, 0, NULL};
   unsigned char how = AT_CLASS_NAMED;
-  luaL_checkstack(L, 8, "class");
+  ensure(e);
   if (refer(e, p)) return;
   if (e->depth > 2 * AT_CODEC_DEPTH) luaL_error(L, "classes nested too deeply to be copied");
   lua_pushvalue(L, index);
@@ -226,7 +248,7 @@ static void encode_table(encoder *e, int index, const step *at) {
   lua_State *L = e->L;
   const void *p = lua_topointer(L, index);
   int kind, later = e->depth >= AT_CODEC_DEPTH;
-  luaL_checkstack(L, 8, "table");
+  ensure(e);
   if (p == e->c->globals) {
     put_tag(e, AT_T_GLOBALS);
     return;
@@ -313,10 +335,9 @@ static void encode_function(encoder *e, int index, const step *at) {
   lua_State *L = e->L;
   const void *p = lua_topointer(L, index);
   at_code *code;
-  lua_Debug info;
   size_t offset;
   unsigned char how[2];
-  luaL_checkstack(L, 10, "function");
+  ensure(e);
   if (lua_iscfunction(L, index)) {
     if (write_name(e, index, p)) return;
     at_codec_refresh(L, e->c, e->codec, 1);
@@ -334,10 +355,8 @@ static void encode_function(encoder *e, int index, const step *at) {
     lua_pop(L, 1);
     return;
   }
-  lua_pushvalue(L, index);
-  lua_getinfo(L, ">u", &info);
-  how[0] = is_plain(e, index) ? 1 : e->depth >= AT_CODEC_DEPTH ? 2 : 0;
-  how[1] = info.nups;
+  how[0] = code->upvalues == 0 || is_plain(e, index) ? 1 : e->depth >= AT_CODEC_DEPTH ? 2 : 0;
+  how[1] = code->upvalues;
   put_tag(e, AT_T_FUNC);
   put_u32(e, add_code(e, code));
   put_bytes(e, how, sizeof how);
@@ -372,7 +391,7 @@ static void encode_userdata(encoder *e, int index, const step *at) {
   char bytes[AT_CARRY_BYTES] = {0};
   at_shared *shared;
   lua_Integer id;
-  luaL_checkstack(L, 8, "userdata");
+  ensure(e);
   if (!lua_getmetatable(L, index)) at_refuse(e, index, at);
   if (!push_class(e)) {
     lua_pop(L, 1);
@@ -395,38 +414,6 @@ static void encode_userdata(encoder *e, int index, const step *at) {
 
 /* ---- any value ---- */
 
-static void encode_string(encoder *e, int index) {
-  size_t n;
-  const char *s = lua_tolstring(e->L, index, &n);
-  if (n < 256) {
-    char *p = reserve(e, n + 2);
-    p[0] = AT_T_SHORT;
-    p[1] = (char)(unsigned char)n;
-    memcpy(p + 2, s, n);
-    e->c->message.size += n + 2;
-  } else {
-    uint64_t length = n;
-    reserve(e, n + sizeof length + 1);
-    put(e, AT_T_STRING, &length, sizeof length);
-    put_bytes(e, s, n);
-  }
-}
-
-static void encode_number(encoder *e, int index) {
-  if (lua_isinteger(e->L, index)) {
-    int64_t v = lua_tointeger(e->L, index);
-    if (v >= -128 && v <= 127) {
-      signed char small = (signed char)v;
-      put(e, AT_T_INT8, &small, 1);
-    } else {
-      put(e, AT_T_INT, &v, sizeof v);
-    }
-  } else {
-    lua_Number v = lua_tonumber(e->L, index);
-    put(e, AT_T_FLOAT, &v, sizeof v);
-  }
-}
-
 static void encode_value(encoder *e, int index, const step *at) {
   switch (lua_type(e->L, index)) {
     case LUA_TNIL: put_tag(e, AT_T_NIL); break;
@@ -447,6 +434,7 @@ static void encode_pending(encoder *e) {
   while (e->pending_first <= e->pending_last) {
     step at = {NULL, STEP_DEEP, 0, NULL};
     int fresh;
+    ensure(e);
     lua_rawgeti(L, e->pending, e->pending_first); /* stack: ... value */
     lua_rawgeti(L, e->pending, e->pending_first + 1);
     at.index = e->root = (int)lua_tointeger(L, -1);
@@ -465,9 +453,9 @@ static void encode_pending(encoder *e) {
 static void encode_locals(encoder *e) {
   lua_State *L = e->L;
   step at = {NULL, STEP_ROOT, -1, NULL};
-  if (!at_locals_push(L, at_runtime_get(L))) return;
+  if (!at_locals_push(L, e->c->rt)) return;
   e->root = -1;
-  luaL_checkstack(L, 6, "task-local values");
+  ensure(e);
   lua_pushnil(L);
   while (lua_next(L, -2)) { /* stack: ... values variable box */
     encode_value(e, lua_gettop(L) - 1, &at);
@@ -480,11 +468,12 @@ static void encode_locals(encoder *e) {
 }
 
 void at_encode(lua_State *L, at_codec *c, int codec, int first, int role) {
-  encoder e = {L, c, codec, 0, 1, 0, role, 0, 0};
+  encoder e = {L, c, codec, 0, 1, 0, role, 0, 0, 0};
   int last = lua_gettop(L), i;
   if (c->closed) luaL_error(L, "asynctask: the runtime of this state is closed");
-  luaL_checkstack(L, 10, "values");
+  ensure(&e);
   at_message_clear(&c->message);
+  at_keys_clear(&c->keys);
   at_seen_clear(&c->seen);
   c->named_fresh = 0;
   lua_pushnil(L);

@@ -96,11 +96,10 @@ static int decode_fresh(lua_State *L, at_job *job) {
 
 /* stack: job. Reads the message and calls the function in it, which may wait. */
 static int l_job_call(lua_State *L) {
-  at_runtime *rt = at_runtime_get(L);
   at_worker *w = at_worker_self;
   at_job *job = (at_job *)lua_touserdata(L, 1);
   int n;
-  at_flat_push(L, rt);
+  at_flat_push(L, w->rt);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
   if (w->pool->fresh && job->parcel == NULL) n = decode_fresh(L, job);
   else n = at_decode(L, w->codec, 3, &job->message); /* stack: job flat codec f args... */
@@ -125,9 +124,9 @@ static int l_job_encode(lua_State *L) {
   int role = (int)lua_tointeger(L, 2);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
   lua_replace(L, 2);
-  at_message_move(&c->message, &job->message); /* its memory is used again */
+  at_message_swap(&c->message, &job->message); /* its memory is used again */
   at_encode(L, c, 2, 3, role);
-  at_message_move(&job->message, &c->message);
+  at_message_swap(&job->message, &c->message);
   return 0;
 }
 
@@ -217,7 +216,9 @@ static int end_job(lua_State *L, at_runtime *rt, at_job *job, int status) {
   job->outcome = AT_JOB_FAILED; /* if there is no memory for anything else */
   job->status = UV_ENOMEM;
   if (status == LUA_OK || status == LUA_YIELD) {
-    if (encode(L, job, AT_ROLE_RESULT, lua_gettop(L) - 2)) {
+    int n = lua_gettop(L) - 2;
+    if (n == 0) at_message_clear(&job->message);
+    if (n == 0 || encode(L, job, AT_ROLE_RESULT, n)) {
       job->outcome = AT_JOB_VALUES;
       return 0;
     }

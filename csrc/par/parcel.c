@@ -98,6 +98,7 @@ static int l_parcel(lua_State *L) {
   at_par *par = at_par_get(L);
   at_parcel *parcel, **box;
   int n = lua_gettop(L);
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   box = push_holder(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
   lua_rotate(L, 1, 2); /* stack: holder codec values... */
@@ -118,8 +119,11 @@ static int l_parcel(lua_State *L) {
 /* call(pool | nil, parcel, "module.function", ...) -> Task of module.function(table, ...) */
 static int l_call(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  at_pool *pool = at_pools_optional(L, 1);
-  at_parcel *parcel = at_parcel_check(L, 2);
+  at_pool *pool;
+  at_parcel *parcel;
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
+  pool = at_pools_optional(L, 1);
+  parcel = at_parcel_check(L, 2);
   lua_remove(L, 1);
   lua_pushvalue(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &current_key); /* lives at least until the job has been made */

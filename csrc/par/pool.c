@@ -477,6 +477,17 @@ static void on_quiet(at_runtime *rt, at_mail *mail) {
   let_go(pool);
 }
 
+/* It is held for a few instructions: whoever finds it taken looks again before it sleeps. */
+static void init_mutex(pthread_mutex_t *mutex) {
+  pthread_mutexattr_t attr;
+  (void)pthread_mutexattr_init(&attr);
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+  (void)pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+  pthread_mutex_init(mutex, &attr); /* cannot fail with these */
+  (void)pthread_mutexattr_destroy(&attr);
+}
+
 at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const char *cpath) {
   at_pool *pool = (at_pool *)calloc(1, sizeof *pool);
   if (pool == NULL) return NULL;
@@ -488,7 +499,7 @@ at_pool *at_pool_new(int size, lua_CFunction opener, const char *path, const cha
     free(pool);
     return NULL;
   }
-  pthread_mutex_init(&pool->mutex, NULL); /* default attributes: cannot fail */
+  init_mutex(&pool->mutex);
   pthread_cond_init(&pool->changed, NULL);
   pool->size = size;
   pool->opener = opener;

@@ -139,7 +139,8 @@ typedef struct at_par {
   at_job *mine;      /* jobs that this state has submitted and that have not been released */
   at_worker *worker; /* NULL: a root */
   lua_CFunction opener;
-  at_message *spares; /* owned, or NULL; empty ones whose memory is used again */
+  at_job *spares;    /* owned; jobs that are over, used again with the memory of their messages */
+  at_job *taken;     /* owned: of those, the one that is just being bound (more only after a lack of memory) */
   int spare_count;
 } at_par;
 

@@ -149,6 +149,7 @@ static int l_pool_run(lua_State *L) {
   at_runtime *rt = at_rt(L);
   face *f = check(L);
   if (f->pool == NULL || f->closing) return luaL_error(L, "the pool is closed");
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   lua_pushvalue(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &submitting_key); /* collected while the job is copied, it drains its pool */
   lua_remove(L, 1);

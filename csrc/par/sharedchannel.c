@@ -237,6 +237,7 @@ static int l_sharedchannel_send(lua_State *L) {
   at_runtime *rt = at_rt(L);
   box *b = check(L);
   parcel *p;
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   check_value(L);
   if (at_op_refused(rt)) {
     at_task_refused(L, rt);
@@ -260,6 +261,7 @@ static int l_sharedchannel_try_send(lua_State *L) {
   box *b = check(L);
   parcel *p;
   int outcome;
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   check_value(L);
   p = pack(L);
   outcome = send_now(at_rt(L), b->channel, p);
@@ -346,6 +348,7 @@ static int l_sharedchannel_close(lua_State *L) {
   channel *c = b->channel;
   parcel *error = NULL;
   request *told = NULL;
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   lua_settop(L, 2);
   if (!lua_isnil(L, 2)) error = pack(L);
   pthread_mutex_lock(&c->mutex);

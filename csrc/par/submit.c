@@ -51,9 +51,8 @@ static void receive(at_runtime *rt, at_mail *mail) {
 /* stack: message -> values */
 static int l_decode(lua_State *L) {
   const at_message *message = (const at_message *)lua_touserdata(L, 1);
-  at_par *par = at_par_get(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
-  return at_decode(L, par->codec, 2, message);
+  return at_decode(L, (at_codec *)lua_touserdata(L, 2), 2, message);
 }
 
 /* The results, or the error with the worker's traceback. */
@@ -68,10 +67,11 @@ static int job_push(lua_State *L, at_op *op) {
     at_op_push_error(L, op, job->status);
     return AT_OP_FAILED;
   }
+  if (job->outcome == AT_JOB_VALUES && job->message.roots == 0) return 0;
   lua_pushcfunction(L, l_decode);
   lua_pushlightuserdata(L, &job->message);
   status = lua_pcall(L, 1, LUA_MULTRET, 0);
-  at_decode_end(L, at_par_get(L)->codec);
+  at_decode_end(L, job->par->codec);
   if (status == LUA_ERRMEM) return lua_error(L);
   if (status != LUA_OK) return AT_OP_FAILED;
   if (job->outcome == AT_JOB_VALUES) return lua_gettop(L) - base;
@@ -86,14 +86,29 @@ int at_job_cancel(at_op *op) {
   return at_pool_cancel(job->pool, job);
 }
 
-/* Keeps the memory of a message that has been read. */
-static void spare(at_par *par, at_message *m) {
-  at_message_clear(m);
-  if (par->spares == NULL) par->spares = (at_message *)calloc(AT_PAR_SPARES, sizeof *par->spares);
-  if (par->spares == NULL) return;
-  if (m->capacity > SPARE_BYTES || par->spare_count == AT_PAR_SPARES) return;
-  par->spares[par->spare_count++] = *m;
-  memset(m, 0, sizeof *m);
+/* Keeps a job that is over, and the memory of its message, for the next one; else frees them. */
+static void spare(at_par *par, at_job *job) {
+  at_message_clear(&job->message);
+  at_codec_keep(par->codec, &job->message);
+  if (job->message.capacity > SPARE_BYTES) at_message_free(&job->message);
+  if (par->spare_count == AT_PAR_SPARES) {
+    at_message_free(&job->message);
+    free(job);
+    return;
+  }
+  job->next = par->spares;
+  par->spares = job;
+  par->spare_count++;
+}
+
+/* Frees what was kept, all of it. */
+static void free_list(at_job **list) {
+  at_job *job;
+  while ((job = *list) != NULL) {
+    *list = job->next;
+    at_message_free(&job->message);
+    free(job);
+  }
 }
 
 void at_par_adopt(at_par *par, at_pool *pool, at_inbox *inbox) {
@@ -125,15 +140,17 @@ static void unlink_mine(at_job *job) {
 
 static void job_release(at_op *op) {
   at_job *job = (at_job *)(void *)op;
-  if (op->rt != NULL && !op->rt->closing) {
-    unlink_mine(job);
-    spare(job->par, &job->message);
-    if (job->single) at_par_discard(job->pool);
-  }
+  int alive = op->rt != NULL && !op->rt->closing;
   if (job->parcel != NULL) at_parcel_release(job->parcel);
-  at_message_free(&job->message);
   if (job->home != NULL) at_inbox_release(job->home);
-  free(job);
+  if (alive) {
+    unlink_mine(job);
+    if (job->single) at_par_discard(job->pool);
+    spare(job->par, job);
+  } else {
+    at_message_free(&job->message);
+    free(job);
+  }
 }
 
 const at_opclass at_job_class = {"run", job_push, at_job_cancel, job_release, NULL, 0};
@@ -188,15 +205,14 @@ static void check_function(lua_State *L, int arg) {
 
 /* Checks and encodes the arguments 1 to n into the codec's message; returns what par keeps. */
 static at_par *prepare(lua_State *L, at_runtime *rt, int arg) {
-  at_par *par = at_par_get(L);
+  at_codec *codec;
   check_function(L, arg);
   if (rt->closing) at_runtime_refuse(L, rt);
-  if (par->codec->message.data == NULL && par->spare_count > 0)
-    at_message_move(&par->codec->message, &par->spares[--par->spare_count]);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
+  codec = (at_codec *)lua_touserdata(L, -1);
   lua_insert(L, 1); /* stack: codec f args... */
-  at_encode(L, par->codec, 1, 2, AT_ROLE_JOB);
-  return par;
+  at_encode(L, codec, 1, 2, AT_ROLE_JOB);
+  return codec->par;
 }
 
 static int from(const at_par *par, const at_pool *pool) {
@@ -218,18 +234,38 @@ int at_job_hand_over(at_runtime *rt, at_par *par, at_pool *pool, at_job *job) {
   return 0;
 }
 
+/* [-0, +0, m] the request of the pending Task at the top, one that was kept if there is one; NULL: as
+** at_op_alloc. A finalizer that runs meanwhile may come by here, too. */
+static at_job *new_job(lua_State *L, at_runtime *rt, at_par *par, at_task *t) {
+  at_job *job = par->spares, **link = &par->taken;
+  at_message message;
+  if (job == NULL) return (at_job *)at_op_alloc(L, rt, t, &at_job_class, sizeof *job);
+  par->spares = job->next;
+  par->spare_count--;
+  message = job->message;
+  memset(job, 0, sizeof *job);
+  job->message = message;
+  job->next = par->taken;
+  par->taken = job;
+  at_op_bind(L, rt, t, &at_job_class, &job->op); /* if it raises, par still has the job */
+  while (*link != job) link = &(*link)->next;
+  *link = job->next;
+  job->next = NULL;
+  return job;
+}
+
 /* Hands the encoded job of the pending Task at the top to the pool. A pool for one job is taken in
 ** any case. */
 static void submit(lua_State *L, at_runtime *rt, at_par *par, at_task *t, at_pool *pool,
                    at_parcel *parcel) {
-  at_job *job = (at_job *)at_op_alloc(L, rt, t, &at_job_class, sizeof *job);
+  at_job *job = new_job(L, rt, par, t);
   int status;
   if (job == NULL) {
     if (pool->shared != NULL) at_par_discard(pool);
     return;
   }
   if (pool->shared != NULL) at_ring_remove(at_leaf_of(t)); /* a thread belongs to nobody */
-  at_message_move(&job->message, &par->codec->message);
+  at_message_swap(&job->message, &par->codec->message);
   job->par = par;
   job->pool = pool;
   job->single = pool->shared != NULL;
@@ -251,6 +287,7 @@ int at_job_submit(lua_State *L, at_runtime *rt, at_pool *pool, at_parcel *parcel
 
 /* run(f | "module.function", ...) -> Task with the results of f, which a worker runs */
 static int l_run(lua_State *L) {
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
   return at_job_submit(L, at_rt(L), NULL, NULL, 1);
 }
 
@@ -258,9 +295,13 @@ static int l_run(lua_State *L) {
 ** on a thread of its own */
 static int l_thread(lua_State *L) {
   at_runtime *rt = at_rt(L);
-  at_par *par = prepare(L, rt, 1);
-  at_pool *shared = at_par_pool(L, par), *pool;
-  at_task *t = at_op_new_always(L, rt);
+  at_par *par;
+  at_pool *shared, *pool;
+  at_task *t;
+  if (at_codec_is_nested(L)) return at_codec_apart(L);
+  par = prepare(L, rt, 1);
+  shared = at_par_pool(L, par);
+  t = at_op_new_always(L, rt);
   lua_pushvalue(L, -1);
   at_unanchor(rt, at_anchor(L, rt)); /* there is a free slot now: nothing raises below */
   pool = at_pool_single(shared);
@@ -306,9 +347,9 @@ static void close_par(at_runtime *rt, at_closable *c) {
   }
   if (par->worker == NULL && par->pool != NULL) at_pool_close(par->pool);
   par->pool = NULL;
-  while (par->spare_count > 0) at_message_free(&par->spares[--par->spare_count]);
-  free(par->spares);
-  par->spares = NULL;
+  free_list(&par->spares);
+  free_list(&par->taken);
+  par->spare_count = 0;
   at_codec_free(par->codec);
 }
 
@@ -327,6 +368,7 @@ void at_par_open(lua_State *L, at_runtime *rt, lua_CFunction opener) {
       par->pool = w->pool->shared != NULL ? w->pool->shared : w->pool;
     }
     par->codec = at_codec_new(L);
+    par->codec->par = par;
     lua_rawsetp(L, LUA_REGISTRYINDEX, &at_par_codec_key);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &par_key);
     at_job_open(L, rt);

@@ -33,7 +33,7 @@ static void *allocate(void *ud, void *block, size_t old, size_t size) {
   if (w->limit != 0 && size > old && w->used + (size - old) > w->limit && !w->lenient &&
       w->rt->running != NULL)
     return NULL;
-  p = realloc(block, size);
+  p = block == NULL ? malloc(size) : realloc(block, size);
   if (p != NULL) w->used += size - old;
   return p;
 }

@@ -1114,7 +1114,7 @@ function Feed:wanted() end
 ---reader slows its producer down. The bytes are there when the call returns: cancelling the Task only stops waiting.
 ---@param ... string|number
 ---@return asynctask.Task task settles when a reader waits, or less than the mark up to their end is left to be read;
----faults with EPIPE when the feed was closed or finished
+---faults with EPIPE when the feed was closed or finished. Raises for a feed whose bytes come from C, as `finish` does
 function Feed:push(...) end
 
 ---The producer's side: no more bytes come. Once all is read, reads give nil, or fault with the error. The first

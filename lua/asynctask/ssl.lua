@@ -197,6 +197,11 @@ function Connection:dohandshake()
     return false, "wantread"
   end
   state.wants = "nothing"
+  if state.secure then -- of another task's call
+    return true
+  elseif not state.transport then -- closed meanwhile
+    return false, "closed"
+  end
   local secure, err = await(state.handshake)
   state.transport, state.secure = nil, secure
   if not secure then

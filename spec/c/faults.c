@@ -219,13 +219,65 @@ static const struct {
                "local _, e = task.try(serving)\n"
                "if e then return nil, e end\n"
                "return answer == 'hello!'"},
+    {"trees", "local dir = await(fs.mkdtemp())\n"
+              "local _ <close> = setmetatable({}, {__close = function() os.execute('rm -rf ' .. dir) end})\n"
+              "await(fs.mkdir(dir .. '/a/b', {parents = true}))\n"
+              "await(fs.write_file(dir .. '/a/b/c', 'text', {atomic = true}))\n"
+              "await(fs.append_file(dir .. '/a/b/c', '\\nmore\\n'))\n"
+              "await(fs.copy(dir .. '/a/b/c', dir .. '/a/d'))\n"
+              "local n = 0\n"
+              "for _, e in fs.walk(dir) do if e.error then error(e.error, 0) end n = n + 1 end\n"
+              "local m = #await(fs.glob(dir .. '/**/c'))\n"
+              "for _, e in fs.dir(dir .. '/a') do n = n + 1 end\n"
+              "local f <close> = await(fs.open(dir .. '/a/d', 'r+'))\n"
+              "await(f:write('TEXT')) await(f:seek('set', 0))\n"
+              "local x, y = await(f:read('l', 'n'))\n"
+              "await(fs.remove(dir .. '/a', {recursive = true}))\n"
+              "return n == 6 and m <= 1 and x == 'TEXT'"},
+    {"datagrams", "local a <close> = await(net.udp('127.0.0.1', 0))\n"
+                  "local b <close> = await(net.udp('127.0.0.1', 0))\n"
+                  "local t = b:receive()\n"
+                  "await(a:send('ping', '127.0.0.1', b:sockname().port))\n"
+                  "local data = task.with_timeout(0.5, function() return await(t) end)\n"
+                  "return data == 'ping'"},
+    {"handles", "local a, b = await(net.pair())\n"
+                "local _ <close> = a\n"
+                "local _ <close> = b\n"
+                "local server <close> = await(net.listen('127.0.0.1', 0))\n"
+                "local t = b:receive_handle()\n"
+                "await(a:send_handle(server))\n"
+                "local other <close> = task.with_timeout(0.5, function() return await(t) end)\n"
+                "await(a:shutdown())\n"
+                "return other:sockname().port == server:sockname().port and await(b:read('a')) == ''"},
+    {"watch", "local dir = await(fs.mkdtemp())\n"
+              "local _ <close> = setmetatable({}, {__close = function() os.execute('rm -rf ' .. dir) end})\n"
+              "local w <close> = fs.watch(dir)\n"
+              "local tree <close> = fs.watch(dir, {recursive = true})\n"
+              "await(fs.mkdir(dir .. '/sub'))\n"
+              "local e = task.with_timeout(0.5, function() return await(w:next()) end)\n"
+              "local f = task.with_timeout(0.5, function() return await(tree:next()) end)\n"
+              "if e.error or f.error then return nil, e.error or f.error end\n"
+              "return e.type == 'overflow' or f.type == 'overflow' or e.type == 'create' and f.type == 'create'"},
+    {"children", "local out = await(process.run('cat', {}, {input = 'text', timeout = 0.5}))\n"
+                 "return out == 'text'"},
+    {"jobs", "local pool = task.pool{threads = 1}\n"
+             "local c, token = channel.shared(1), task.cancellation()\n"
+             "local _ <close> = setmetatable({}, {__close = function() c:close() await(pool:close()) end})\n"
+             "local t = pool:run(function(ch, x) return require('asynctask').await(ch:receive()), x:is_cancelled() end, c, token)\n"
+             "await(c:send({1, 'two', {3}}))\n"
+             "local list, cancelled = task.with_timeout(0.5, function() return await(t) end)\n"
+             "local a = array.new('f64', 4)\n"
+             "a[1] = 5\n"
+             "local v = await(pool:run(function(x) return x[1] end, a))\n"
+             "return list[3][1] == 3 and cancelled == false and v == 5"},
 #endif
 };
 
 static const char prelude[] =
     "task, fs, net = require 'asynctask', require 'asynctask.fs', require 'asynctask.net'\n"
     "channel, sync = require 'asynctask.channel', require 'asynctask.sync'\n"
-    "socket = require 'asynctask.socket'\n"
+    "socket, process = require 'asynctask.socket', require 'asynctask.process'\n"
+    "array = require 'asynctask.array'\n"
     "await, spawn = task.await, task.spawn\n"
     "task.on_unobserved(function() end)\n"
     "warn('@off')\n"
@@ -234,7 +286,7 @@ static const char prelude[] =
     "  collectgarbage()\n" /* a scope that could not even be left */
     "  for _ = 1, 10 do\n"
     "    for _, e in ipairs(task.tasks()) do e.task:cancel() end\n"
-    "    await(task.delay(0)) collectgarbage() await(task.yield())\n"
+    "    await(task.delay(#task.tasks() > 0 and 0.01 or 0)) collectgarbage() await(task.yield())\n" /* children end */
     "  end\n"
     "  if #task.tasks() > 0 then error('tasks that do not end:\\n' .. task.dump()) end\n"
     "end\n";

@@ -20,8 +20,8 @@ describe("memory that runs out", function()
       child.quote(directory), child.quote(child.root), flags[sanitizer] or "", child.quote(directory)))
     assert.equal(0, code, output)
     local path = child.root .. "/lua/?.lua;" .. child.root .. "/lua/?/init.lua"
-    output, code = child.shell(("LUA_PATH=%s timeout 180 %s/faults %d 2>%s/err || tail -40 %s/err"):format(
-      child.quote(path), child.quote(directory), sanitizer and 20 or 60, child.quote(directory),
+    output, code = child.shell(("LUA_PATH=%s timeout 280 %s/faults %d 2>%s/err || tail -40 %s/err"):format(
+      child.quote(path), child.quote(directory), sanitizer and 15 or 40, child.quote(directory),
       child.quote(directory)))
     assert.matches("^ok %d+\n$", output)
     assert.equal(0, code)

@@ -209,6 +209,32 @@ describe("asynctask.http in a bad world", function()
     await(server:close())
   end)
 
+  it("a name that is not resolved in time: connect_timeout; a cancelled request waits for no lookup", function()
+    local child = require "spec.support.child"
+    if child.sanitizer() then pending("preloads a getaddrinfo of its own") end
+    local library = os.tmpname()
+    finally(function() os.remove(library) end)
+    if select(2, child.shell(("cc -shared -fPIC -o %s %s"):format(library,
+      child.quote(child.root .. "/spec/c/slow_names.c")))) ~= 0 then pending("no C compiler") end
+    local output, code = child.lua([[
+      local task, http = require "asynctask", require "asynctask.http"
+      local now = require "asynctask.core".now
+      local _, err = task.try(http.get("http://hang/", { connect_timeout = 0.1 }))
+      print(err.code, err.stage, err)
+      _, err = task.try(http.get("http://hang/", { connect_timeout = 60, timeout = 0.1 }))
+      print(err.code, err.stage)
+      local t, began = http.get "http://hang/", now()
+      task.await(task.delay(0.05))
+      t:cancel()
+      t:try()
+      print(now() - began < 1)
+      os.exit(0)
+    ]], { env = { LD_PRELOAD = library }, timeout = 20 })
+    assert.are.equal("ETIMEDOUT\tconnect\tGET http://hang/: the name was not resolved in time (ETIMEDOUT)\n"
+      .. "ETIMEDOUT\ttotal\ntrue\n", output)
+    assert.are.equal(0, code)
+  end)
+
   it("stalls before the answer, in the head, in the body: idle_timeout", function()
     local with_body = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     for _, bytes in ipairs { "", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nA: b\r\n", with_body } do

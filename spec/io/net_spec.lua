@@ -289,6 +289,20 @@ describe("reading", function()
     assert.are.equal("0123456789", await(b:read_until("\n", { max = 10 })))
   end)
 
+  it("bounds a line at 16 MiB", function()
+    local a, b, _ <close> = pair()
+    local writing = task.spawn(function()
+      for _ = 1, 17 do
+        await(a:write(("x"):rep(1024 * 1024)))
+      end
+    end)
+    local line, err = try(b:read("l"))
+    assert.is_nil(line)
+    assert.are.equal("EMSGSIZE", err.code)
+    assert.is_true(#await(b:read_some()) > 0)
+    writing:cancel()
+  end)
+
   it("S10: what a cancelled read would have got is got by the next one", function()
     local a, b, _ <close> = pair()
     local t = b:read(10)

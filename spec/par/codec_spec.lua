@@ -215,6 +215,34 @@ describe("codec", function()
     assert.matches('result 2, field "out": cannot copy a userdata (FILE*)', tostring(err), 1, true)
   end)
 
+  it("S19: keys that come again and again, more than are numbered, long ones, and as values", function()
+    local list = {}
+    for i = 1, 300 do
+      local record = { [""] = i, ["key " .. i % 150] = "key " .. i % 7, [i * 1.5] = "key 0" }
+      record[("k"):rep(38 + i % 5)] = ("k"):rep(40)
+      record["inner " .. i % 70] = { ["key " .. i % 150] = { ["key " .. i % 3] = "inner 1" } }
+      list[i] = record
+    end
+    local deep = { ["key 1"] = 1 }
+    for i = 1, 200 do deep = { ["key 2"] = deep, ["late " .. i] = "key 2" } end
+    local got, below = copy(list, deep)
+    assert.same(list, got)
+    for i = 200, 1, -1 do
+      assert.equal("key 2", below["late " .. i])
+      below = below["key 2"]
+    end
+    assert.same({ ["key 1"] = 1 }, below)
+  end)
+
+  it("S19: a table met among 20,000 others is met again", function()
+    local list = {}
+    for i = 1, 20000 do list[i] = { i } end
+    for i = 1, 20000, 7 do list[20000 + i] = list[i] end
+    local got = copy(list)
+    for i = 1, 20000, 7 do assert.is_true(rawequal(got[20000 + i], got[i])) end
+    assert.equal(2, copy({ 2 })[1]) -- and nothing is left of it
+  end)
+
   it("S19: 10,000 records come back as they went", function()
     local list = {}
     for i = 1, 10000 do list[i] = { id = i, name = "name" .. i, score = i / 3 } end

@@ -22,6 +22,13 @@ local await, try = task.await, task.try
 
 local path, put, _, before_each_file, after_each_file = sandbox.new()
 
+-- A path that no other has.
+local made = 0
+local function another(name)
+  made = made + 1
+  return path(name .. made)
+end
+
 -- An operation: open() gives a context; start(c) the Task; complete(c) brings about what it waits for, and gives what
 -- `start` will then give; `kept` says that a second start(c) gives it when the first was cancelled; close(c).
 local operations = {
@@ -151,7 +158,7 @@ local operations = {
   },
   ["process.run"] = {
     open = function()
-      local c = { name = path "fifo" }
+      local c = { name = another "fifo" }
       assert(os.execute("mkfifo " .. c.name))
       c.pipe = assert(io.open(c.name, "r+")) -- does not wait for the other side
       return c
@@ -168,7 +175,7 @@ local operations = {
   },
   ["fs.watch"] = {
     open = function()
-      local directory = path "watched"
+      local directory = another "watched"
       await(fs.mkdir(directory))
       return { directory = directory, watch = fs.watch(directory) }
     end,
@@ -491,6 +498,31 @@ for _, name in ipairs(names) do
           assert.equal(wanted, value)
         end
         check_kept(op, c, wanted, state == "succeeded")
+      end)
+    end)
+
+    it("cancelled by another of its kind that completed with it: one outcome, nothing lost", function()
+      case(name, function(op, c)
+        local other = op.open()
+        local ok, err = pcall(function()
+          local t, u = op.start(other), op.start(c)
+          local canceller = task.spawn(function()
+            try(t)
+            u:cancel()
+          end)
+          op.complete(other)
+          local wanted = op.complete(c)
+          await(canceller)
+          local state, value = outcome(u)
+          if state == "succeeded" then
+            assert.equal(wanted, value)
+          end
+          check_kept(op, c, wanted, state == "succeeded")
+        end)
+        if op.close then
+          op.close(other)
+        end
+        assert(ok, err)
       end)
     end)
 

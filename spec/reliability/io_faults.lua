@@ -210,6 +210,137 @@ function scenarios.watching()
   task.with_timeout(2, function() return w:next() end)
 end
 
+-- A server's side that failed has closed: what its peer sees then.
+local function no_answer(op)
+  error(task.error { code = "EOF", op = op }, 0)
+end
+
+-- LuaSocket's functions return what others raise, as a word or as the system's text.
+local function returned(value, message)
+  if value == nil then
+    error(task.error { code = "ESOCKET", message = message, op = "socket" }, 0)
+  end
+  return value
+end
+
+function scenarios.luasocket()
+  local socket = require "asynctask.socket"
+  local server = returned(socket.bind("127.0.0.1", 0))
+  local _ <close> = setmetatable({}, { __close = function() server:close() end })
+  local host, port = server:getsockname()
+  returned(host, port)
+  server:settimeout(2)
+  local serving <const> = task.spawn(function()
+    local s = server:accept()
+    if s then
+      s:settimeout(2)
+      local line = s:receive()
+      if line then
+        s:send(line .. "\n")
+      end
+      s:close()
+    end
+  end)
+  local s = socket.tcp()
+  local _ <close> = setmetatable({}, { __close = function()
+    s:close()
+    serving:cancel()
+    try(serving)
+  end })
+  s:settimeout(2)
+  returned(s:connect("127.0.0.1", port))
+  returned(s:send(text .. "\n"))
+  assert(returned(s:receive()) == text, "bytes were lost")
+end
+
+if pcall(require, "asynctask.tls") then
+  local tls = require "asynctask.tls"
+  local file = require("spec.support.certificates").make()
+  local context = await(tls.context { ca = file "ca.pem", sessions = false })
+  local handler = await(tls.handler(function(s)
+    for line in s:lines() do
+      await(s:write(line, "\n"))
+    end
+  end, { cert = file "server.pem", key = file "server.key" }))
+
+  function scenarios.tls()
+    local server <close> = await(net.listen("127.0.0.1", 0))
+    local address, err = server:sockname()
+    if not address then
+      error(err, 0)
+    end
+    local serving = server:serve(handler, { on_error = function() end })
+    local s <close> = await(tls.connect("127.0.0.1", address.port, { context = context }))
+    await(s:write(text, "\n"))
+    local got = await(s:read "l")
+    if got == nil then
+      no_answer "read"
+    end
+    assert(got == text, "bytes were lost")
+    await(s:close())
+    await(server:close())
+    try(serving)
+  end
+end
+
+local has_http, http = pcall(require, "asynctask.http")
+has_http = has_http and pcall(require, "asynctask.http1")
+
+if has_http then
+  -- Calls `visit(url, port)` while a handler answers with what it was sent.
+  local function served(visit)
+    local server <close> = await(net.listen("127.0.0.1", 0))
+    local address, err = server:sockname()
+    if not address then
+      error(err, 0)
+    end
+    local serving = http.serve(server, function(req)
+      return 200, nil, await(req:text())
+    end, { on_error = function() end, head_timeout = 3, idle_timeout = 3, body_timeout = 3, write_timeout = 3 })
+    local ok, problem = pcall(visit, ("http://127.0.0.1:%d/"):format(address.port), address.port)
+    await(server:close())
+    try(serving)
+    if not ok then
+      error(problem, 0)
+    end
+  end
+
+  function scenarios.http_server()
+    served(function(_, port)
+      local s <close> = await(net.connect("127.0.0.1", port, { timeout = 2 }))
+      for _, last in ipairs { false, true } do
+        await(s:write(("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n"):format(#text,
+          last and "Connection: close\r\n" or ""), text))
+        local head = await(s:read_until "\r\n\r\n")
+        if not head or not head:find "^HTTP/1.1 200 " then -- 408, 500: the server's side failed, and says so
+          no_answer "head"
+        end
+        local body = await(s:read(#text))
+        if not body or #body < #text then
+          no_answer "body"
+        end
+        assert(body == text, "bytes were lost")
+      end
+    end)
+  end
+
+  if pcall(require, "asynctask.curl") then
+    function scenarios.http_client()
+      local client <close> = http.client {}
+      served(function(url)
+        for _ = 1, 2 do
+          local reply = await(client:post(url, { body = text, timeout = 3 }))
+          local body = await(reply:text())
+          if reply.status ~= 200 then
+            no_answer "status"
+          end
+          assert(body == text, "bytes were lost")
+        end
+      end)
+    end
+  end
+end
+
 -- ---- running ---------------------------------------------------------------------------------
 
 local function descriptors()

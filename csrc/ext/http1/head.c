@@ -213,6 +213,18 @@ int http1_head_begins(const char *bytes, size_t size) {
   return http1_head_is_token(bytes + at, space != NULL ? (size_t)(space - bytes) - at : size - at);
 }
 
+/* Whether the target has one of the four forms (RFC 9112, 3.2): a path; a URL with a host; CONNECT's authority; the
+** star of OPTIONS. What decides by the path could be led past its own checks by anything else. */
+static int is_target(const char *target, size_t size, const char *method, size_t method_size) {
+  size_t i = 0;
+  if (method_size == 7 && memcmp(method, "CONNECT", 7) == 0)
+    return memchr(target, '/', size) == NULL && memchr(target, '?', size) == NULL;
+  if (*target == '/') return 1;
+  if (*target == '*') return size == 1 && method_size == 7 && memcmp(method, "OPTIONS", 7) == 0;
+  while (i < size && is_token_byte((unsigned char)target[i])) i++; /* a scheme, roughly: the library has read it */
+  return i > 0 && size - i > 3 && memcmp(target + i, "://", 3) == 0 && target[i + 3] != '/' && target[i + 3] != '?';
+}
+
 /* The line is bytes[at, at + size): method SP target SP HTTP-version. */
 static int read_line(const char *bytes, size_t at, size_t size, http1_head *head, const char **why) {
   const char *line = bytes + at, *space = memchr(line, ' ', size), *version;
@@ -231,6 +243,8 @@ static int read_line(const char *bytes, size_t at, size_t size, http1_head *head
     unsigned char c = (unsigned char)space[1 + i];
     if (c <= 32 || c >= 127 || c == '#') return refuse(400, "a character that no target has", why);
   }
+  if (!is_target(space + 1, head->target_size, line, head->method_size))
+    return refuse(400, "the target is no path and no URL", why);
   n = size - (size_t)(version + 1 - line);
   if (n != 8 || memcmp(version + 1, "HTTP/", 5) != 0 || version[7] != '.' || version[6] < '0' ||
       version[6] > '9' || version[8] < '0' || version[8] > '9')

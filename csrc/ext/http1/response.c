@@ -288,7 +288,8 @@ static int l_http1_response(lua_State *L) {
   size_t size = 0;
   const char *body = luaL_optlstring(L, 3, "", &size);
   given g = {0, 0, 0, 0, 0};
-  luaL_argcheck(L, status >= 200 && status <= 599, 1, "status between 200 and 599 expected");
+  if (status < 200 || status > 599)
+    luaL_error(L, "bad response status %I: one between 200 and 599 expected", (LUAI_UACINT)status);
   if (!lua_isnil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
   add_status(L, c, status);
   if (!lua_isnil(L, 2)) add_fields(L, c, &g, 2);

@@ -14,6 +14,7 @@
 --   state         "head", "idle" (nothing of a head has come), "busy", "linger"
 
 local core = require "asynctask.core"
+local fault = require "asynctask.http.fault"
 local native = require "asynctask.http.native"
 local request = require "asynctask.http.request"
 local response = require "asynctask.http.response"
@@ -21,7 +22,7 @@ local response = require "asynctask.http.response"
 local await, try, wait, spawn, source = core.await, core.try, core.wait, core.spawn, core.source
 local parse_head = native.head
 local conclude, respond = response.conclude, response.respond
-local adopt = request.adopt
+local adopt, failed = request.adopt, fault.failed
 
 local KEEP <const>, BODY <const>, EXPECT <const>, OLD <const>, HEADLESS <const> = 1, 2, 8, 32, 64
 local NEVER <const> = math.maxinteger
@@ -297,55 +298,6 @@ end
 
 local function run(conn, req)
   return conclude(conn, req, conn.handler(req))
-end
-
-local quiet_codes = { EPIPE = true, ECONNRESET = true, ECANCELED = true, EBADF = true, ETIMEDOUT = true }
-
--- Whether nothing reaches the client any more.
-local function is_cut_off(conn)
-  if not (conn.gone or conn.aborted) then
-    local t = conn.stream:write("")
-    conn.gone = t:status() == "faulted" and t:error() ~= nil
-  end
-  return conn.gone or conn.aborted
-end
-
--- The fault of a handler whose client went away or was cut off says nothing new.
-local function is_noise(conn, err)
-  return type(err) == "table" and quiet_codes[err.code] and is_cut_off(conn)
-end
-
-local function status_of(err)
-  local status = type(err) == "table" and err.status
-  return math.type(status) == "integer" and status >= 400 and status <= 599 and status or nil
-end
-
--- Reports a fault: to `on_error`, or as one that nobody looked at (S15), with the whole chain of its traceback.
-local function report(conn, t, err, req)
-  local on_error = conn.record.on_error
-  if on_error then
-    spawn(on_error, err, t, req)
-  else
-    spawn(await, t)
-  end
-end
-
--- The handler failed. Whether the connection may go on.
-local function failed(conn, t, req)
-  local err = t:error()
-  local status = status_of(err)
-  if not status and not is_noise(conn, err) and t:status() == "faulted" then
-    report(conn, t, err, req)
-  end
-  if conn.gone or conn.aborted then
-    return false
-  elseif conn.answered then
-    conn:abort()
-    return false
-  end
-  local words = status and status < 500 and type(err.message) == "string" and err.message .. "\n"
-  local headers = status and type(err.headers) == "table" and err.headers or nil
-  return (core.pcall(respond, conn, status or 500, headers, words or "Internal Server Error\n"))
 end
 
 -- ---- between requests --------------------------------------------------------------------------

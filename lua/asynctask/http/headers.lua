@@ -5,6 +5,16 @@
 
 local M = {}
 
+local function all(self, name)
+  local list = {}
+  for i = 1, #self, 2 do
+    if rawget(self, i) == name then
+      list[#list + 1] = rawget(self, i + 1)
+    end
+  end
+  return list
+end
+
 ---The headers of a message: `headers["Content-Type"]`, names in any case; nil for one that is not there. Of one
 ---that came several times the values are joined with ", " (Cookie: "; "), as RFC 9110, 5.3 allows; `all` has them
 ---one by one. `pairs` visits every name (in lower case) and value in the order in which they came. A header whose
@@ -24,14 +34,7 @@ end
 ---@param name string
 ---@return string[] values empty when there is none
 function Headers:all(name)
-  local list = {}
-  name = name:lower()
-  for i = 1, #self, 2 do
-    if rawget(self, i) == name then
-      list[#list + 1] = rawget(self, i + 1)
-    end
-  end
-  return list
+  return all(self, name:lower())
 end
 
 -- For `pairs`, of both classes: the state is a cell with the place.
@@ -74,13 +77,7 @@ end
 ---@param name string
 ---@return string[] values
 function Fields:all(name)
-  local list = {}
-  for i = 1, #self, 2 do
-    if rawget(self, i) == name then
-      list[#list + 1] = rawget(self, i + 1)
-    end
-  end
-  return list
+  return all(self, name)
 end
 
 ---The part that a field of multipart/form-data came in: `{ name=, filename=, type=, data= }`; nil for other forms.
@@ -127,13 +124,13 @@ end
 ---@param from table
 ---@return asynctask.http.Headers
 function M.headers(from)
-  local list, map = {}, {}
+  local list, map, repeated = {}, {}, {}
   local function add(name, value)
     name, value = name:lower(), tostring(value)
     list[#list + 1] = name
     list[#list + 1] = value
-    local before = map[name]
-    map[name] = before and before .. (name == "cookie" and "; " or ", ") .. value or value
+    repeated[name] = map[name] ~= nil or nil
+    map[name] = value
   end
   if from[1] ~= nil then
     for i = 1, #from, 2 do
@@ -155,6 +152,9 @@ function M.headers(from)
         add(name, value)
       end
     end
+  end
+  for name in pairs(repeated) do -- at the end: joined one by one, many would take the square of their size
+    map[name] = table.concat(all(list, name), name == "cookie" and "; " or ", ")
   end
   list[0] = map
   return setmetatable(list, M.headers_meta)

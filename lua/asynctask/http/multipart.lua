@@ -31,9 +31,14 @@ end
 
 -- A part's description out of its header lines; nil without a name.
 local function describe(lines, data)
-  local part = { data = data }
-  for name, value in lines:gmatch "([^\r\n:]+):[ \t]*([^\r\n]*)\r\n" do
-    name = name:lower()
+  local part, at = { data = data }, 1
+  while true do -- line by line: a pattern over all of them could take the square of their size
+    local line_end = lines:find("\r\n", at, true)
+    if not line_end then
+      break
+    end
+    local name, value = lines:sub(at, line_end - 1):match "^([^%s:]+):[ \t]*(.*)$"
+    at, name = line_end + 2, name and name:lower()
     if name == "content-disposition" and value:lower():find("^form%-data%s*;") then
       local found = parameters(value)
       part.name, part.filename = found.name, found.filename
@@ -56,8 +61,9 @@ end
 ---The parts of a body.
 ---@param text string
 ---@param boundary string
----@return asynctask.http.Part[]? parts nil: the body is none
-function M.parse(text, boundary)
+---@param most integer parts
+---@return asynctask.http.Part[]|false|nil parts nil: the body is none; false: there are more
+function M.parse(text, boundary, most)
   local parts, mark = {}, "--" .. boundary
   local at, delimiter = first(text, mark), "\r\n" .. mark
   while at do
@@ -76,6 +82,9 @@ function M.parse(text, boundary)
     local part = data_end and describe(text:sub(line_end + 1, head_end + 1), text:sub(data_at + 1, data_end - 1))
     if not part then
       return nil
+    end
+    if #parts == most then
+      return false
     end
     parts[#parts + 1] = part
     at = next_at + 1

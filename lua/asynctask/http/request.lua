@@ -15,6 +15,7 @@ local response = require "asynctask.http.response"
 local start = core.start
 local parse_body = native.body
 
+local MOST_FIELDS <const> = 10000 -- of a form
 local BODY <const>, CHUNKED <const>, OLD <const> = 2, 4, 32 -- flags, see csrc/ext/http1/head.h
 
 ---A request, as the handler gets it.
@@ -356,13 +357,20 @@ end
 
 local function media_type(req)
   local value = req.headers["content-type"]
-  return value and value:match("^%s*([^;%s]+)"):lower()
+  return value and (value:match("^%s*([^;%s]*)"):lower())
+end
+
+-- Fields take many times the memory of their bytes.
+local function too_many_fields()
+  error(refused(413, "EMSGSIZE", ("the form has more than %d fields"):format(MOST_FIELDS)), 0)
 end
 
 local function read_parts(req)
   local boundary = multipart.boundary(req.headers["content-type"])
-  local parts = boundary and multipart.parse(exclusive(read_all, req), boundary)
-  if not parts then
+  local parts = boundary and multipart.parse(exclusive(read_all, req), boundary, MOST_FIELDS)
+  if parts == false then
+    too_many_fields()
+  elseif not parts then
     error(refused(400, "EINVAL", "the body is no form in parts"), 0)
   end
   return headers.fields_of(parts)
@@ -375,7 +383,14 @@ local function read_form(req)
   elseif kind ~= "application/x-www-form-urlencoded" then
     error(refused(415, "EINVAL", "a form expected"), 0)
   end
-  return setmetatable(native.query(exclusive(read_all, req)), headers.fields_meta)
+  local text, at = exclusive(read_all, req), 0
+  for _ = 1, MOST_FIELDS do
+    at = text:find("&", at + 1, true)
+    if not at then
+      return setmetatable(native.query(text), headers.fields_meta)
+    end
+  end
+  too_many_fields()
 end
 
 ---The body as a form's fields (application/x-www-form-urlencoded, or multipart/form-data with files:

@@ -319,7 +319,7 @@ function M.conclude(conn, req, status, headers, body)
   elseif is_task(status) then
     return M.conclude(conn, req, await(status))
   elseif math.type(status) ~= "integer" then
-    no_response(("the handler returned a %s as status"):format(kind))
+    no_response(("the handler returned a %s as status: a body, or status, headers, body expected"):format(kind))
   end
   if type(headers) == "string" and body == nil then
     headers, body = nil, headers

@@ -81,12 +81,21 @@ local record_meta = { __index = Record }
 -- settings -> record: the settings are copied once to each thread.
 local records = setmetatable({}, { __mode = "k" })
 
+-- The function that a handler's name means; without one a function that fails, and what is wrong.
 local function find_handler(handler)
   if type(handler) ~= "string" then
     return handler
   end
   local module, name = handler:match("^(.*)%.([^.]+)$")
-  return require(module)[name]
+  local found, loaded = pcall(require, module)
+  local f = found and type(loaded) == "table" and loaded[name]
+  if check.callable(f) then
+    return f
+  end
+  local wrong = found and ("module '%s' has no function '%s'"):format(module, name) or tostring(loaded)
+  return function()
+    error(wrong, 0)
+  end, wrong
 end
 
 -- The sweep's period: a quarter of the shortest time, within bounds.
@@ -107,7 +116,7 @@ local function record_of(settings)
   end
   local period = period_of(settings)
   record = setmetatable({
-    settings = settings, handler = find_handler(settings.handler), on_error = settings.on_error,
+    settings = settings, handler = (find_handler(settings.handler)), on_error = settings.on_error,
     max_body = settings.max_body, max_requests = settings.max_requests,
     period = period, now = 0, conns = {}, count = 0, closing = false,
     head_ticks = ticks(settings.head_timeout, period), idle_ticks = ticks(settings.idle_timeout, period),
@@ -274,6 +283,10 @@ function M.serve(host, port, handler, opts)
   check.expect(handler_fits(handler), n + 1, "serve", 'function or "module.function"', handler)
   local settings, for_net = sort_options(opts, n + 2, listening)
   settings.handler = handler
+  local _, wrong = find_handler(not for_net.threads and handler or nil)
+  if wrong then
+    check.bad(n + 1, "serve", wrong)
+  end
   local function serve()
     local serve_one, closing = entry_points(settings)
     for_net.on_close = closing

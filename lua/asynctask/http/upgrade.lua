@@ -5,21 +5,13 @@ local check = require "asynctask.check"
 local websocket = require "asynctask.http.websocket"
 
 local await, start = core.await, core.start
+local has_token = websocket.has_token
 
 local M = {}
 
 -- An error that the server answers with `status` where the handler does not catch it.
 local function refused(status, message, headers)
   error(core.error { code = "EPROTO", op = "upgrade", message = message, status = status, headers = headers }, 0)
-end
-
-local function has_token(list, wanted)
-  for token in (list or ""):gmatch("[^,%s]+") do
-    if token:lower() == wanted then
-      return true
-    end
-  end
-  return false
 end
 
 local function check_request(req)

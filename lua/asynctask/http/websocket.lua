@@ -1,5 +1,5 @@
 -- websocket.lua - a WebSocket over a stream (RFC 6455): who waits for what, keepalive, closing. The protocol is
--- wslay's (csrc/ext/wslay), which does no I/O; the handshakes are in upgrade.lua and websocket_client.lua.
+-- wslay's (csrc/ext/wslay), which does no I/O; the handshakes are in upgrade.lua and wsconnect.lua.
 --
 -- One task reads, belongs to nobody and knows only `inner`: so the object that users hold can be collected, and
 -- then the connection is closed. What is sent is written by whoever sends it, whole frames at a time.
@@ -483,5 +483,18 @@ end
 
 ---What the handshakes need of the library.
 M.accept, M.key = wslay.accept, wslay.key
+
+---Whether a field that is a list of tokens, such as Connection, has this one; `wanted` is in lower case.
+---@param list string?
+---@param wanted string
+---@return boolean
+function M.has_token(list, wanted)
+  for token in (list or ""):gmatch("[^,%s]+") do
+    if token:lower() == wanted then
+      return true
+    end
+  end
+  return false
+end
 
 return M

@@ -6,6 +6,7 @@ local net = require "asynctask.net"
 local websocket = require "asynctask.http.websocket"
 
 local await, try, start, shield = core.await, core.try, core.start, core.shield
+local has_token = websocket.has_token
 
 local HEAD = 16 * 1024 -- bytes of the server's answer
 local TIMEOUT = 30     -- seconds for connecting and the answer
@@ -65,12 +66,16 @@ local function header_fields(v)
   return true, "table of headers"
 end
 
+local function origin(v)
+  return type(v) == "string" and not v:find("[%c ]"), "origin"
+end
+
 local function tls_options(v)
   return type(v) == "table", "table of options"
 end
 
 local options = {
-  protocols = tokens, headers = header_fields, origin = check.string, timeout = check.seconds, tls = tls_options,
+  protocols = tokens, headers = header_fields, origin = origin, timeout = check.seconds, tls = tls_options,
 }
 for name, fits in pairs(websocket.options) do
   options[name] = fits
@@ -79,7 +84,9 @@ end
 -- ---- the handshake -------------------------------------------------------------------------------
 
 local function refused(url, message, status)
-  error(core.error { code = "EPROTO", op = "websocket", address = url, message = message, status = status }, 0)
+  error(core.error {
+    code = "EPROTO", op = "websocket", address = url, url = url, message = message, status = status,
+  }, 0)
 end
 
 local function request(parts, key, opts)
@@ -116,15 +123,6 @@ local function parse_head(head)
     end
   end
   return tonumber(status), fields
-end
-
-local function has_token(list, wanted)
-  for token in (list or ""):gmatch("[^,%s]+") do
-    if token:lower() == wanted then
-      return true
-    end
-  end
-  return false
 end
 
 local function offered(protocols, name)

@@ -239,7 +239,9 @@ function stream.send(socket, state, data, first, last)
       end
     end
   end
-  state.sent = state.sent + (at - first)
+  if at > first then -- what was out of the data may be no number to count with
+    state.sent = state.sent + (at - first)
+  end
   if err then
     return nil, err, at - 1.0
   end

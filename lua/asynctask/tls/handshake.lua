@@ -55,6 +55,8 @@ function M.check(opts, arg, caller, server)
       or "insecure_skip_verify"))
   elseif not server and not opts.server_name and not opts.insecure_skip_verify then
     check.bad(arg, caller, "option 'server_name' expected: whose certificate it has to be")
+  elseif opts.server_name and opts.server_name:sub(1, 1) == "." then -- OpenSSL would take every name below it
+    check.bad(arg, caller, "option 'server_name': a name that begins with a dot is none of a host")
   end
 end
 

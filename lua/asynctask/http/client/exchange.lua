@@ -3,6 +3,7 @@
 -- they can be; and retries. Everything here waits, inside the task of the call.
 
 local core = require "asynctask.core"
+local date = require "asynctask.http.date"
 local native = require "asynctask.http.client.native"
 local proxy = require "asynctask.http.client.proxy"
 
@@ -20,7 +21,7 @@ local PASSING <const> = {
   ENETUNREACH = true, EHOSTUNREACH = true,
 }
 -- Headers that are meant for one origin; those that describe a body.
-local SECRET <const> = { authorization = true, cookie = true, ["proxy-authorization"] = true }
+local SECRET <const> = { authorization = true, cookie = true, ["proxy-authorization"] = true, host = true }
 local OF_BODY <const> = { ["content-type"] = true, ["content-encoding"] = true, ["content-language"] = true }
 
 local function failure(req, code, message)
@@ -66,12 +67,17 @@ local function addresses(client, req, through)
   error(entry, 0)
 end
 
--- Sends a streamed body. Its own failure is kept for the call, and ends the transfer.
-local function pump(req, transfer)
-  local body = req.body
+-- Sends a streamed body. Its own failure is kept for the call, and ends the transfer. Of `size` bytes, if that is
+-- known, none more go out: the server would take them for another request, and curl does not look.
+local function pump(req, transfer, size)
+  local body, total = req.body, 0
   local function put(chunk)
     if type(chunk) ~= "string" then
       error(("a body's iterator gave a %s: strings expected"):format(type(chunk)), 0)
+    end
+    total = total + #chunk
+    if size and total > size then
+      error(failure(req, "EMSGSIZE", ("the body has more than the %d bytes that were announced"):format(size)), 0)
     end
     local room = transfer:send(chunk)
     if room ~= true then
@@ -82,6 +88,10 @@ local function pump(req, transfer)
     end
   end
   local sent, err = core.pcall(body.write, put)
+  if sent and size and total < size then
+    sent, err = false, failure(req, "EMSGSIZE", ("the body has %d bytes of the %d that were announced"):format(total,
+      size))
+  end
   if sent then
     transfer:finish()
   elseif err ~= req then
@@ -133,7 +143,7 @@ local function once(client, req)
   local pumping
   if options.upload then
     req.body_failure = nil
-    pumping = start(pump, req, transfer):named "the body of an HTTP request"
+    pumping = start(pump, req, transfer, options.size):named "the body of an HTTP request"
   end
   local status, version, list, text = try(response)
   if pumping and (not status or req.whole) then -- nobody takes the rest
@@ -161,12 +171,10 @@ function exchange.header(list, name)
       return list[i + 1]
     end
   end
+  return nil -- one value: it is an argument of functions that want one
 end
 
 local header = exchange.header
-
-local MONTHS <const> = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10,
-  Nov = 11, Dec = 12 }
 
 -- Seconds that Retry-After asks for (RFC 9110, 10.2.3), or nil.
 local function asked_pause(list)
@@ -177,16 +185,8 @@ local function asked_pause(list)
   if value:find("^%d+$") then
     return tonumber(value)
   end
-  local day, month, year, hour, min, sec = value:match("^%a+, (%d+) (%a+) (%d+) (%d+):(%d+):(%d+) GMT$")
-  if not MONTHS[month] then
-    return nil
-  end
-  local time = os.time {
-    day = day, month = MONTHS[month], year = year, hour = hour, min = min, sec = sec, isdst = false,
-  }
-  local utc = os.date("!*t")
-  utc.isdst = false
-  return math.max(0, os.difftime(time, os.time(utc)))
+  local time = date.parse(value)
+  return time and math.max(0, time - os.time())
 end
 
 -- Seconds before the next attempt, or nil: this is the outcome.
