@@ -374,7 +374,7 @@ coverage: ## what of our C the suite runs, lines and branches (gcov); FILES= cho
 	+$(Q)ASYNCTASK_BUILD=$(COVERED) COVERAGE_GCC="$$(command -v $(GCC))" \
 	  $(MAKE) --no-print-directory all BUILD=$(COVERED) CC=$(COVERED)/bin/gcc
 	$(Q)find $(COVERED)/obj -name '*.gcda' -delete
-	$(Q)status=0; GCOV_ERROR_FILE=/dev/null ASYNCTASK_BUILD=$(COVERED) COVERAGE_GCC="$$(command -v $(GCC))" CC=$(COVERED)/bin/gcc \
+	$(Q)status=0; ASYNCTASK_BUILD=$(COVERED) COVERAGE_GCC="$$(command -v $(GCC))" CC=$(COVERED)/bin/gcc \
 	  PATH="$(COVERED)/bin:$$PATH" $(BOUNDED) $(LUA) spec/run.lua $(FILES) || status=$$?; \
 	  $(LUA) tools/coverage.lua $(COVERED) $(SHOW) && exit $$status
 

@@ -316,13 +316,47 @@ void hc_engine_leave(hc_engine *e) {
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
+/* A multi handle has a pair of sockets, for curl_multi_wakeup, which curl opens without close-on-exec and does not
+** show. They take the lowest free descriptors: those of the first WAKE_LOOKS that are Unix sockets now and
+** were nothing before are marked, so that children do not inherit them. */
+#define WAKE_LOOKS 64
+
+static int is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+
+static void mark_wakeup(int first, const char *before) {
+#ifdef SO_DOMAIN
+  int i;
+  for (i = 0; i < WAKE_LOOKS; i++) {
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    if (before[i] || getsockopt(first + i, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) continue;
+    if (domain == AF_UNIX) (void)fcntl(first + i, F_SETFD, FD_CLOEXEC);
+  }
+#else
+  (void)first;
+  (void)before;
+#endif
+}
+
+static CURLM *multi_new(void) {
+  char before[WAKE_LOOKS];
+  CURLM *multi;
+  int i, first = fcntl(0, F_DUPFD_CLOEXEC, 3); /* the lowest free one */
+  if (first < 0) return curl_multi_init();
+  (void)close(first);
+  for (i = 0; i < WAKE_LOOKS; i++) before[i] = (char)is_open(first + i);
+  multi = curl_multi_init();
+  mark_wakeup(first, before);
+  return multi;
+}
+
 hc_engine *hc_engine_new(const asynctask_api *at, uv_loop_t *loop, int cookies) {
   hc_engine *e = calloc(1, sizeof *e);
   if (e == NULL) return NULL;
   e->at = at;
   e->cookies = cookies;
   e->loop = loop;
-  e->multi = curl_multi_init();
+  e->multi = multi_new();
   e->share = curl_share_init();
   if (e->multi == NULL || e->share == NULL) {
     if (e->multi != NULL) (void)curl_multi_cleanup(e->multi);
