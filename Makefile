@@ -147,7 +147,7 @@ need = @command -v $(firstword $(1)) >/dev/null 2>&1 || { \
 need_busted = @$(LUA) -e 'require "busted.runner"' >/dev/null 2>&1 || { \
        echo "asynctask: busted for Lua 5.4 is missing: run ./bootstrap $(1)" >&2; exit 1; }
 
-.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard io-faults perturb models bench-files bench-parallel bench-echo bench-http soak-net soak-http ext bench-http-client coverage clean help FORCE
+.PHONY: all env test demo install uninstall lint lint-c check-tools asan tsan fuzz valgrind bench bench-quick bench-kernel bench-growth guard reliability io-faults perturb models bench-files bench-parallel bench-echo bench-http soak-net soak-http ext bench-http-client coverage clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -348,6 +348,8 @@ perturb: all ## shake the order of what threads do, with SEEDS seeds
 	$(Q)$(subst ; ,; export ,$(RUN)); for seed in $$(seq 1 $(SEEDS)); do \
 	  LD_PRELOAD=$(OUT)/perturb.so PERTURB_SEED=$$seed timeout 60 $(LUA) spec/reliability/threads.lua >$(BUILD)/perturb.out 2>&1 || \
 	    { cat $(BUILD)/perturb.out; echo "failed with seed $$seed"; exit 1; }; done; echo "$(SEEDS) seeds passed"
+
+reliability: io-faults models perturb bench-growth fuzz tsan valgrind ## all of what docs/reliability.md tells, in full; an hour
 
 models: ## check the models of threads in spec/models with spin
 	$(call need,spin,spin,test)

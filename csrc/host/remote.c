@@ -70,37 +70,42 @@ static void on_closing(at_runtime *rt, at_closable *c) {
 typedef struct call {
   void (*f)(lua_State *L, void *data);
   void *data;
+  int begun;
 } call;
 
 /* stack: call */
 static int l_call(lua_State *L) {
   call *c = lua_touserdata(L, 1);
+  c->begun = 1;
   lua_settop(L, 0);
   c->f(L, c->data);
   return 0;
 }
 
-/* [-0, +0, -] calls it protected; its error is reported as that of a task that nobody looks at. */
-static void call_protected(lua_State *L, at_runtime *rt, void (*f)(lua_State *L, void *data), void *data) {
-  call c = {f, data};
+/* [-0, +0, -] calls it protected; its error is reported as that of a task that nobody looks at. False: there
+** was no memory to begin with. */
+static int call_protected(lua_State *L, at_runtime *rt, void (*f)(lua_State *L, void *data), void *data) {
+  call c = {f, data, 0};
   int top = lua_gettop(L);
-  if (!lua_checkstack(L, 4)) return;
+  if (!lua_checkstack(L, 4)) return 0;
   lua_pushcfunction(L, at_fault_handler);
   lua_pushcfunction(L, l_call);
   lua_pushlightuserdata(L, &c);
-  if (lua_pcall(L, 1, 0, top + 1) != LUA_OK) at_fault_report(L, rt);
+  if (lua_pcall(L, 1, 0, top + 1) != LUA_OK && c.begun) at_fault_report(L, rt);
   lua_settop(L, top);
+  return c.begun;
 }
 
 int asynctask_call(asynctask_remote *remote, void (*f)(lua_State *L, void *data), void *data) {
   at_runtime *rt = remote->rt;
-  int draining;
+  int draining, begun;
   if (rt == NULL) return UV_ECANCELED;
   if (rt->running != NULL) return UV_EBUSY;
   draining = rt->draining;
   rt->draining = 1; /* an await in it must not run the loop */
-  call_protected(rt->L, rt, f, data);
+  begun = call_protected(rt->L, rt, f, data);
   rt->draining = (unsigned char)draining;
+  if (!begun) return UV_ENOMEM;
   if (draining || remote->rt == NULL) return 0;
   if (at_sched_has_work(rt)) at_sched_wake(rt);
   at_timer_arm(rt);
@@ -117,7 +122,7 @@ static void run_posted(lua_State *L, at_runtime *rt, at_deferred *d) {
     posted taken = *p;
     remote->first = p->next;
     free(p);
-    call_protected(L, rt, taken.f, taken.data);
+    if (!call_protected(L, rt, taken.f, taken.data)) taken.f(NULL, taken.data);
     asynctask_remote_release(taken.remote); /* the runtime still counts */
     if (rt->deadline != 0 && at_sched_spent(rt)) break;
   }

@@ -135,7 +135,7 @@ ASYNCTASK_API struct uv_loop_s *asynctask_loop(lua_State *L);
 
 /* [-0, +0, -] Calls `f` protected, as a callback of the loop enters Lua: with a state whose stack has 20
 ** free slots. An error is reported like an unobserved fault (S15). 0, or UV_ECANCELED when the runtime is
-** closed, UV_EBUSY inside a task (use a plain call there): `f` was not called. What it makes ready runs in the
+** closed, UV_EBUSY inside a task (use a plain call there), UV_ENOMEM: `f` was not called. What it makes ready runs in the
 ** same turn of the loop; outside the loop's run, in the next step. An await in `f` raises. */
 ASYNCTASK_API int asynctask_call(asynctask_remote *remote, void (*f)(lua_State *L, void *data), void *data);
 
@@ -158,8 +158,8 @@ ASYNCTASK_API asynctask_remote *asynctask_remote_retain(asynctask_remote *remote
 ASYNCTASK_API void asynctask_remote_release(asynctask_remote *remote);
 
 /* Any thread. Has `f` called on the loop thread, protected as by asynctask_call, soon and in the order of
-** the posts of one thread. When the runtime closes first, `f` is called with L == NULL, on any thread,
-** to free what `data` is. 0, or UV_ENOMEM (f will not be called). Does not keep the loop alive: see
+** the posts of one thread. When the runtime closes first, or has no memory for the call, `f` is called with
+** L == NULL, on any thread, to free what `data` is. 0, or UV_ENOMEM (f will not be called). Does not keep the loop alive: see
 ** asynctask_hold. */
 ASYNCTASK_API int asynctask_post(asynctask_remote *remote, void (*f)(lua_State *L, void *data), void *data);
 
