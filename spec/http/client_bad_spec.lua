@@ -125,6 +125,21 @@ describe("asynctask.http in a bad world", function()
     end)
   end)
 
+  it("two lengths that differ are a fault, two that agree are one (RFC 9112, 6.3)", function()
+    local function lengths(first, second)
+      return ("HTTP/1.1 200 OK\r\nContent-Length: %s\r\ncontent-length:%s\r\nConnection: close\r\n\r\nhello"):format(
+        first, second)
+    end
+    for _, pair in ipairs { { "1", "5" }, { "5", " 1" }, { "5", " 5, 5" }, { "5", " +5" } } do
+      sending(lengths(pair[1], pair[2]), function(url)
+        assert.are.equal("EPROTO", code_of(http.get_string(url)), pair[2])
+      end)
+    end
+    sending(lengths("5", " 5"), function(url)
+      assert.are.equal("hello", await(http.get_string(url)))
+    end)
+  end)
+
   it("one header line that never ends is a fault, too", function()
     badweb.with(function(stream)
       badweb.request(stream)

@@ -8,6 +8,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+static int is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
 /* Notes the failure; the callback then returns a number that makes curl end the transfer. */
 static size_t refuse(hc_transfer *t, const char *code, const char *message) {
@@ -45,6 +48,27 @@ static void end_head(hc_transfer *t) {
   (void)t->engine->at->source_settle(t->source, hc_receive_push_head);
 }
 
+/* libcurl takes the last of several lengths, and what follows the body it then ends is the next response's
+** (RFC 9112, 6.3). False: the line is a length that is none, or another one than before. */
+static int length_agrees(hc_transfer *t, const char *line, size_t size) {
+  static const char name[] = "content-length:";
+  const char *end = line + size;
+  uint64_t length = 0;
+  if (size < sizeof name - 1 || strncasecmp(line, name, sizeof name - 1) != 0) return 1;
+  line += sizeof name - 1;
+  while (line < end && is_space(*line)) line++;
+  while (end > line && is_space(end[-1])) end--;
+  if (line == end || end - line > 18) return 0;
+  for (; line < end; line++) {
+    if (*line < '0' || *line > '9') return 0;
+    length = length * 10 + (uint64_t)(*line - '0');
+  }
+  if (t->has_length && t->length != length) return 0;
+  t->has_length = 1;
+  t->length = length;
+  return 1;
+}
+
 static size_t on_header(char *line, size_t one, size_t size, void *data) {
   hc_transfer *t = data;
   (void)one;
@@ -53,7 +77,11 @@ static size_t on_header(char *line, size_t one, size_t size, void *data) {
   if (t->header_bytes > t->max_headers)
     return refuse(t, "EMSGSIZE", "the response's headers are larger than max_headers");
   if (t->head_done) return size; /* trailers */
-  if (size >= 5 && memcmp(line, "HTTP/", 5) == 0) t->head.size = 0;
+  if (size >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+    t->head.size = 0;
+    t->has_length = 0;
+  }
+  if (!length_agrees(t, line, size)) return refuse(t, "EPROTO", "the response's Content-Length is not one number");
   if (!hc_bytes_add(&t->head, line, size)) return refuse(t, "ENOMEM", "not enough memory");
   if (size <= 2 && (line[0] == '\r' || line[0] == '\n')) end_head(t);
   return size;
@@ -99,8 +127,6 @@ void hc_receive_setup(hc_transfer *t) {
 }
 
 /* ---- in Lua ---------------------------------------------------------------------------------- */
-
-static int is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
 /* [-0, +0, m] Appends a line of the head to the list on top: name, value. A line that goes on (RFC
 ** 9112, 5.2) is added to the value before. Returns the new length. */

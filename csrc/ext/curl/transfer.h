@@ -23,6 +23,7 @@ struct hc_transfer {
   hc_bytes out; /* of an upload: what curl has not taken yet, from `taken` on */
   size_t taken;
   size_t header_bytes, max_headers;
+  uint64_t length; /* the head's Content-Length, with has_length */
   uint64_t received, max_body; /* 0: no limit */
   uint64_t deadline, last;     /* ms; 0: none */
   uint64_t idle;               /* ms without a byte; 0: no limit */
@@ -35,6 +36,7 @@ struct hc_transfer {
   const char *version; /* static */
   unsigned running : 1, queued : 1, doomed : 1, resume : 1;
   unsigned whole : 1;     /* the body is kept, and given with the head when it is complete */
+  unsigned has_length : 1;
   unsigned head_done : 1; /* the response's own head (no 1xx) is complete */
   unsigned told : 1;      /* the source has been settled */
   unsigned held : 1;      /* the feed is full */
