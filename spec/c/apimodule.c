@@ -523,10 +523,10 @@ static void counter_metatable(lua_State *L, const char *name) {
   static const luaL_Reg methods[] = {{"add", l_counter_add}, {"value", l_counter_value}, {NULL, NULL}};
   (void)luaL_newmetatable(L, name);
   if (lua_getfield(L, -1, "__gc") == LUA_TNIL) {
-    lua_pushcfunction(L, l_counter_gc);
-    lua_setfield(L, -3, "__gc");
     luaL_newlib(L, methods);
     lua_setfield(L, -3, "__index");
+    lua_pushcfunction(L, l_counter_gc); /* the last one: with it, all is there */
+    lua_setfield(L, -3, "__gc");
   }
   lua_pop(L, 1);
 }
@@ -579,12 +579,13 @@ static const asynctask_transfer broken = {sizeof broken, NULL, detach, attach, d
 static int l_counter(lua_State *L) {
   counter *c;
   lua_pushfstring(L, "apimodule.%s", luaL_optstring(L, 1, "Counter"));
+  push_counter(L, NULL, lua_tostring(L, -1)); /* first: it may raise */
   c = malloc(sizeof *c);
   if (c == NULL) return luaL_error(L, "not enough memory");
   atomic_init(&c->refs, 1);
   atomic_init(&c->value, 0);
   atomic_fetch_add(&counters, 1);
-  push_counter(L, c, lua_tostring(L, -1));
+  *(counter **)lua_touserdata(L, -1) = c;
   return 1;
 }
 
