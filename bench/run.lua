@@ -86,7 +86,7 @@ end
 
 -- ---- the plot: for each measurement, how many times more (or less) each peer needs than we do --
 
-local WIDTH, LEFT, ROW, HEAD = 900, 330, 16, 24
+local WIDTH, LEFT, ROW, HEAD = 960, 330, 16, 24
 local SCALE = 60 -- pixels for a factor of two
 
 local function escape(s)
