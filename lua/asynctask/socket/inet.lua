@@ -110,7 +110,27 @@ end
 
 inet.connect_one = connect_one
 
----The methods that both classes of sockets have, for the group ("tcp{any}").
+---The methods that sockets of every kind have, for the group ("tcp{any}").
+---@param group string
+---@param methods table filled
+function inet.common(group, methods)
+  function methods.settimeout(self, seconds, mode)
+    inet.settimeout(check.group(self, group, "settimeout"), seconds, mode)
+    return 1.0
+  end
+
+  function methods.close(self)
+    check.group(self, group, "close")
+    native.close(self)
+    return 1.0
+  end
+
+  methods.getfd = native.getfd
+  methods.setfd = native.setfd
+  methods.setoption = native.setoption
+end
+
+---The methods that TCP and UDP have besides, for the group ("tcp{any}").
 ---@param group string
 ---@param methods table filled
 function inet.methods(group, methods)
@@ -127,26 +147,13 @@ function inet.methods(group, methods)
     return host, tostring(port), state.family
   end
 
-  function methods.settimeout(self, seconds, mode)
-    inet.settimeout(check.group(self, group, "settimeout"), seconds, mode)
-    return 1.0
-  end
-
   function methods.gettimeout(self)
     local state = check.group(self, group, "gettimeout")
     return state.block + 0.0, state.total + 0.0
   end
 
-  function methods.close(self)
-    check.group(self, group, "close")
-    native.close(self)
-    return 1.0
-  end
-
-  methods.getfd = native.getfd
-  methods.setfd = native.setfd
+  inet.common(group, methods)
   methods.getoption = native.getoption
-  methods.setoption = native.setoption
 end
 
 local modes = { b = "b", r = "t", t = "t" }

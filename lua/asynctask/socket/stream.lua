@@ -7,6 +7,7 @@ local core = require "asynctask.core"
 local check = require "asynctask.socket.check"
 local wait = require "asynctask.socket.wait"
 
+local native = core.socket
 local recv, native_send = core.socket.recv, core.socket.send
 local now, find, sub, concat = core.now, string.find, string.sub, table.concat
 
@@ -268,6 +269,70 @@ function stream.setstats(state, received, sent, age)
     state.birthday = now() - tonumber(age)
   end
   return 1.0
+end
+
+local hows = { receive = "receive", send = "send", both = "both" }
+
+---The methods that TCP and Unix streams share.
+---@param group string "tcp{any}"
+---@param classes table its `master`, `client` and `server`, filled before a method is called
+---@param accepted fun(state: table): userdata a client for the connection that a server with that state accepts
+---@param methods table filled
+function stream.methods(group, classes, accepted, methods)
+  function methods.receive(self, pattern, prefix)
+    local state = check.class(self, classes.client, "receive")
+    return stream.receive(self, state, pattern, prefix)
+  end
+
+  function methods.send(self, data, first, last)
+    local state = check.class(self, classes.client, "send")
+    return stream.send(self, state, data, first, last)
+  end
+
+  function methods.getstats(self)
+    return stream.getstats(check.class(self, classes.client, "getstats"))
+  end
+
+  function methods.setstats(self, received, sent, age)
+    return stream.setstats(check.class(self, classes.client, "setstats"), received, sent, age)
+  end
+
+  function methods.dirty(self)
+    return stream.dirty(check.group(self, group, "dirty"))
+  end
+
+  function methods.accept(self)
+    local state = check.class(self, classes.server, "accept")
+    wait.begin(state)
+    wait.check(state, "r")
+    local connection = accepted(state)
+    while true do
+      local ok, err = native.accept(self, connection)
+      if ok then
+        return connection
+      end
+      err = err or wait.ready(self, state, "r")
+      if err then
+        return nil, err
+      end
+    end
+  end
+
+  function methods.listen(self, backlog)
+    check.class(self, classes.master, "listen")
+    local ok, err = native.listen(self, check.number(backlog, 1, "listen", 32))
+    if not ok then
+      return nil, err
+    end
+    native.retype(self, classes.server)
+    return 1.0
+  end
+
+  function methods.shutdown(self, how)
+    check.class(self, classes.client, "shutdown")
+    native.shutdown(self, check.option(how, 1, "shutdown", hows, "both"))
+    return 1.0
+  end
 end
 
 return stream

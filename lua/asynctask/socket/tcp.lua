@@ -12,55 +12,19 @@ local GROUP <const> = "tcp{any}"
 local methods = {}
 inet.methods(GROUP, methods)
 
-local master, client, server
-
----Receives from a client: see `stream.receive`.
-function methods.receive(self, pattern, prefix)
-  local state = check.class(self, client, "receive")
-  return stream.receive(self, state, pattern, prefix)
-end
-
-function methods.send(self, data, first, last)
-  local state = check.class(self, client, "send")
-  return stream.send(self, state, data, first, last)
-end
-
-function methods.getstats(self)
-  return stream.getstats(check.class(self, client, "getstats"))
-end
-
-function methods.setstats(self, received, sent, age)
-  return stream.setstats(check.class(self, client, "setstats"), received, sent, age)
-end
-
-function methods.dirty(self)
-  return stream.dirty(check.group(self, GROUP, "dirty"))
-end
+local classes = {}
 
 local function new(family, class)
   local state = stream.init { family = family }
   return native.new(class, "tcp", state), state
 end
 
-function methods.accept(self)
-  local state = check.class(self, server, "accept")
-  wait.begin(state)
-  wait.check(state, "r")
-  local connection = new(state.family, client)
-  while true do
-    local ok, err = native.accept(self, connection)
-    if ok then
-      return connection
-    end
-    err = err or wait.ready(self, state, "r")
-    if err then
-      return nil, err
-    end
-  end
-end
+stream.methods(GROUP, classes, function(state)
+  return (new(state.family, classes.client))
+end, methods)
 
 function methods.bind(self, host, port)
-  local state = check.class(self, master, "bind")
+  local state = check.class(self, classes.master, "bind")
   host, port = check.text(host, 1, "bind"), check.text(port, 2, "bind")
   wait.point()
   local err = inet.bind(self, state, host, port, false)
@@ -76,28 +40,10 @@ function methods.connect(self, host, port)
   wait.point()
   state.host = host
   local err = inet.connect(self, state, host, port, false)
-  native.retype(self, client) -- also when it failed: it may be under way
+  native.retype(self, classes.client) -- also when it failed: it may be under way
   if err then
     return nil, err
   end
-  return 1.0
-end
-
-function methods.listen(self, backlog)
-  check.class(self, master, "listen")
-  local ok, err = native.listen(self, check.number(backlog, 1, "listen", 32))
-  if not ok then
-    return nil, err
-  end
-  native.retype(self, server)
-  return 1.0
-end
-
-local hows = { receive = "receive", send = "send", both = "both" }
-
-function methods.shutdown(self, how)
-  check.class(self, client, "shutdown")
-  native.shutdown(self, check.option(how, 1, "shutdown", hows, "both"))
   return 1.0
 end
 
@@ -108,14 +54,14 @@ end
 methods.setpeername = methods.connect
 methods.setsockname = methods.bind
 
-master = inet.class("tcp{master}", GROUP, methods)
-client = inet.class("tcp{client}", GROUP, methods)
-server = inet.class("tcp{server}", GROUP, methods)
+classes.master = inet.class("tcp{master}", GROUP, methods)
+classes.client = inet.class("tcp{client}", GROUP, methods)
+classes.server = inet.class("tcp{server}", GROUP, methods)
 
 local tcp = {}
 
 local function create(family)
-  local socket = new(family, master)
+  local socket = new(family, classes.master)
   if family ~= "unspec" then
     local ok, err = inet.create(socket, family)
     if not ok then
@@ -159,7 +105,7 @@ function tcp.connect(host, port, local_host, local_port, family)
   local_port = local_port ~= nil and check.text(local_port, 4, "connect") or "0"
   family = check.option(family, 5, "connect", families, "unspec")
   wait.point()
-  local socket, state = new("unspec", client)
+  local socket, state = new("unspec", classes.client)
   local err
   if local_host then
     err = inet.bind(socket, state, local_host, local_port, false, family)

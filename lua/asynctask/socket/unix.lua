@@ -17,20 +17,7 @@ local function common(group, methods)
     return native.sockname(self)
   end
 
-  function methods.settimeout(self, seconds, mode)
-    inet.settimeout(check.group(self, group, "settimeout"), seconds, mode)
-    return 1.0
-  end
-
-  function methods.close(self)
-    check.group(self, group, "close")
-    native.close(self)
-    return 1.0
-  end
-
-  methods.getfd = native.getfd
-  methods.setfd = native.setfd
-  methods.setoption = native.setoption
+  inet.common(group, methods)
 end
 
 -- A failure closes the socket, as LuaSocket's does.
@@ -60,90 +47,37 @@ local STREAM <const> = "unixstream{any}"
 local methods = {}
 common(STREAM, methods)
 
-local master, client, server
+local classes = {}
 
 local function new_stream(class)
   return native.new(class, "unixstream", stream.init {})
 end
 
-function methods.receive(self, pattern, prefix)
-  local state = check.class(self, client, "receive")
-  return stream.receive(self, state, pattern, prefix)
-end
-
-function methods.send(self, data, first, last)
-  local state = check.class(self, client, "send")
-  return stream.send(self, state, data, first, last)
-end
-
-function methods.getstats(self)
-  return stream.getstats(check.class(self, client, "getstats"))
-end
-
-function methods.setstats(self, received, sent, age)
-  return stream.setstats(check.class(self, client, "setstats"), received, sent, age)
-end
-
-function methods.dirty(self)
-  return stream.dirty(check.group(self, STREAM, "dirty"))
-end
+stream.methods(STREAM, classes, function()
+  return new_stream(classes.client)
+end, methods)
 
 function methods.bind(self, path)
-  check.class(self, master, "bind")
+  check.class(self, classes.master, "bind")
   return bind(self, check.text(path, 1, "bind"))
 end
 
 function methods.connect(self, path)
-  local state = check.class(self, master, "connect")
+  local state = check.class(self, classes.master, "connect")
   local err = connect(self, state, check.text(path, 1, "connect"))
   if err then
     return nil, err
   end
-  native.retype(self, client)
-  return 1.0
-end
-
-function methods.listen(self, backlog)
-  check.class(self, master, "listen")
-  local ok, err = native.listen(self, check.number(backlog, 1, "listen", 32))
-  if not ok then
-    return nil, err
-  end
-  native.retype(self, server)
-  return 1.0
-end
-
-function methods.accept(self)
-  local state = check.class(self, server, "accept")
-  wait.begin(state)
-  wait.check(state, "r")
-  local connection = new_stream(client)
-  while true do
-    local ok, err = native.accept(self, connection)
-    if ok then
-      return connection
-    end
-    err = err or wait.ready(self, state, "r")
-    if err then
-      return nil, err
-    end
-  end
-end
-
-local hows = { receive = "receive", send = "send", both = "both" }
-
-function methods.shutdown(self, how)
-  check.class(self, client, "shutdown")
-  native.shutdown(self, check.option(how, 1, "shutdown", hows, "both"))
+  native.retype(self, classes.client)
   return 1.0
 end
 
 methods.setpeername = methods.connect
 methods.setsockname = methods.bind
 
-master = inet.class("unixstream{master}", STREAM, methods)
-client = inet.class("unixstream{client}", STREAM, methods)
-server = inet.class("unixstream{server}", STREAM, methods)
+classes.master = inet.class("unixstream{master}", STREAM, methods)
+classes.client = inet.class("unixstream{client}", STREAM, methods)
+classes.server = inet.class("unixstream{server}", STREAM, methods)
 
 -- ---- datagrams ---------------------------------------------------------------------------------
 
@@ -212,7 +146,7 @@ local unix = {}
 ---@return userdata? socket a master, to be bound or connected to a path
 ---@return string? err
 function unix.stream()
-  local socket = new_stream(master)
+  local socket = new_stream(classes.master)
   local ok, err = native.create(socket, "unix")
   if not ok then
     return nil, err
